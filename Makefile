@@ -1,0 +1,53 @@
+# `make demo` shows the main job; `make test` is what .ci/run runs. Both set a new machine up by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SYSTEM := $(VENV)/.system-packages
+
+# What a node needs, and what the demo shows with.
+RUN_PACKAGES := python3-venv libseccomp2 libnftables1 iproute2 busybox-static
+# The real peers, registries and tools that the tests judge against.
+TEST_PACKAGES := runc crun containerd containernetworking-plugins docker-registry skopeo umoci iptables procps
+
+export DEBIAN_FRONTEND := noninteractive
+MISSING = $$(for package in $(1); do dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done)
+
+.PHONY: demo test venv stubs lint bench clean
+.NOTPARALLEL:
+
+demo: venv
+	$(BIN)/python -m tests.demo
+
+test: venv test-packages
+	$(BIN)/python -m pytest
+
+venv: $(STAMP)
+
+$(SYSTEM): Makefile
+	@mkdir -p $(VENV)
+	@missing="$(call MISSING,$(RUN_PACKAGES))"; \
+	if [ -n "$$missing" ]; then apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing; fi
+	@touch $@
+
+$(STAMP): $(SYSTEM) pyproject.toml hatch_build.py $(wildcard proto/*/v1/*.proto)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.PHONY: test-packages
+test-packages:
+	@missing="$(call MISSING,$(TEST_PACKAGES))"; \
+	if [ -n "$$missing" ]; then apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing; fi
+
+stubs: venv
+	$(BIN)/python hatch_build.py
+
+lint: venv
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench: venv test-packages
+	$(BIN)/python -m conformance.bench
+
+clean:
+	rm -rf $(VENV) build dist shim/gen

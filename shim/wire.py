@@ -1,0 +1,118 @@
+"""Messages between wherryd, the spawner, its jobs and the monitors: one JSON object and some descriptors a datagram.
+
+Every link is an AF_UNIX SOCK_SEQPACKET socket, so a message arrives whole or not at all and descriptors stay with the
+message they belong to (unix(7)). A payload over `INLINE_LIMIT` travels in a memfd instead, because the kernel bounds a
+datagram by the send buffer. Nothing is ever pickled.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from typing import Any
+
+INLINE_LIMIT = 64 * 1024
+"""Bytes of JSON sent in the datagram itself; more goes through a memfd."""
+MESSAGE_LIMIT = 64 * 1024 * 1024
+"""Bytes of JSON accepted from a peer."""
+MAX_FDS = 64
+"""Descriptors accepted with one message."""
+
+_INLINE = b"J"
+_MEMFD = b"M"
+
+
+class WireError(Exception):
+    """The peer sent something that is not a message, or closed in the middle of one."""
+
+
+class PeerClosed(WireError):  # noqa: N818 - an event as much as an error
+    """The peer closed the link: end of the conversation."""
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Give two connected ends, both close-on-exec."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+
+
+def send(sock: socket.socket, message: dict[str, Any], fds: tuple[int, ...] | list[int] = ()) -> None:
+    """Send `message` with `fds` (still owned by the caller); raise OSError, BlockingIOError on a full nonblocking socket."""
+    payload = json.dumps(message, separators=(",", ":")).encode()
+    if len(payload) <= INLINE_LIMIT:
+        _send(sock, _INLINE + payload, fds)
+        return
+    memfd = os.memfd_create("wherry-message", os.MFD_CLOEXEC)
+    try:
+        view = memoryview(payload)
+        while view:
+            view = view[os.write(memfd, view) :]
+        _send(sock, _MEMFD + str(len(payload)).encode(), [memfd, *fds])
+    finally:
+        os.close(memfd)
+
+
+def _send(sock: socket.socket, datagram: bytes, fds: tuple[int, ...] | list[int]) -> None:
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([datagram], rights, socket.MSG_NOSIGNAL)
+
+
+def recv(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Receive one message and its descriptors (now owned by the caller, close-on-exec).
+
+    Raises PeerClosed at the end, WireError for anything malformed (descriptors that came with it are closed),
+    BlockingIOError when a nonblocking socket has nothing.
+    """
+    datagram, fds, flags = _recv(sock)
+    try:
+        if not datagram:
+            raise PeerClosed("the peer closed the link")
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise WireError("a message was longer than allowed")
+        payload = datagram[1:]
+        if datagram[:1] == _MEMFD:
+            payload = _read_memfd(payload, fds)
+        elif datagram[:1] != _INLINE:
+            raise WireError("a message began with an unknown kind")
+        message = _parse(payload)
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return message, fds
+
+
+def _recv(sock: socket.socket) -> tuple[bytes, list[int], int]:
+    item = array.array("i").itemsize
+    datagram, ancillary, flags, _ = sock.recvmsg(
+        INLINE_LIMIT + 1, socket.CMSG_SPACE(MAX_FDS * item), socket.MSG_CMSG_CLOEXEC
+    )
+    received = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            received.frombytes(data[: len(data) - len(data) % item])
+    return datagram, received.tolist(), flags
+
+
+def _read_memfd(payload: bytes, fds: list[int]) -> bytes:
+    if not fds or not payload.isdigit():
+        raise WireError("a large message came without its memory")
+    memfd = fds.pop(0)
+    try:
+        length = int(payload)
+        if length > MESSAGE_LIMIT or os.fstat(memfd).st_size != length:
+            raise WireError("a large message has the wrong length")
+        return os.pread(memfd, length, 0)
+    finally:
+        os.close(memfd)
+
+
+def _parse(payload: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(payload)
+    except ValueError as error:
+        raise WireError(f"a message is not JSON: {error}") from error
+    if not isinstance(message, dict):
+        raise WireError("a message is not an object")
+    return message
