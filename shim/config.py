@@ -1,0 +1,232 @@
+"""The daemon's configuration: TOML in, frozen values out.
+
+A key that nobody reads is a mistake somebody will look for at night, so unknown keys are refused by name, and so are
+values of the wrong type. `wherryd config default` prints every key with its default and what it means; the text is made
+from the declarations below, so that the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from shim.errors import InvalidArgument
+
+try:
+    from shim.image.config import ImageConfig
+except ModuleNotFoundError:  # the image store has not landed yet
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class ImageConfig:  # type: ignore[no-redef]  # stand-in
+        """Images and registries."""
+
+
+DEFAULT_PATH = "/etc/wherry/config.toml"
+"""Read when it exists and no --config is given."""
+
+T = TypeVar("T")
+
+
+def setting(default: Any, doc: str) -> Any:
+    """Declare a key with its default and the comment that `config default` prints above it."""
+    return dataclasses.field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """How the daemon logs."""
+
+    level: str = setting("info", "debug, info, warning or error")
+    format: str = setting("auto", "json, console, or auto: console on a terminal")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupConfig:
+    """Where containers are put."""
+
+    driver: str = setting("cgroupfs", "cgroupfs or systemd; kubelet asks for it")
+    parent: str = setting("/wherry", "parent of a pod's cgroup when kubelet names none (cgroupfs)")
+    slice: str = setting("system.slice", "parent slice when kubelet names none (systemd)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerConfig:
+    """One runtime handler (the `handler` of a RuntimeClass)."""
+
+    path: str = setting("", "OCI runtime binary; empty is Wherry's own runtime, inside the monitor")
+    recursive_read_only_mounts: bool = setting(False, "the binary understands rro mounts")
+    user_namespaces: bool = setting(False, "the binary understands idmapped mounts")
+    options: tuple[str, ...] = setting((), "options put before the binary's command")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeConfig:
+    """Which OCI runtime executes a pod."""
+
+    default_handler: str = setting("wherry", "handler of pods that name none")
+    handlers: dict[str, HandlerConfig] = dataclasses.field(
+        default_factory=dict,
+        metadata={"doc": 'more handlers by name, such as [runtime.handlers.runc] path = "/usr/sbin/runc"'},
+    )
+
+    def handler(self, name: str) -> HandlerConfig | None:
+        """Give the handler called `name`, or None."""
+        if name == "wherry" and name not in self.handlers:
+            return HandlerConfig(recursive_read_only_mounts=True, user_namespaces=True)
+        return self.handlers.get(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CniConfig:
+    """The pod network."""
+
+    conf_dir: str = setting("/etc/cni/net.d", "directory of network configurations; the first by name is used")
+    bin_dirs: tuple[str, ...] = setting(("/opt/cni/bin", "/usr/lib/cni"), "directories of plugin binaries")
+    cache_dir: str = setting("", "results of ADD; empty: <root>/cni")
+    netns_dir: str = setting("/run/netns", "where network namespaces are pinned, so that `ip netns` sees them")
+    conf_template: str = setting("", "file written into conf_dir when kubelet sends a pod CIDR; {{.PodCIDR}} is replaced")
+    prefer_embedded: bool = setting(False, "use the bundled plugins even when a binary of that name exists")
+    default_network: bool = setting(False, "use the bundled bridge network while conf_dir has no configuration")
+    default_subnets: tuple[str, ...] = setting(("10.88.0.0/16", "fd00:88::/64"), "subnets of the bundled network")
+    default_bridge: str = setting("wherry0", "bridge of the bundled network")
+    timeout: float = setting(60.0, "seconds one ADD or DEL of a whole network may take")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """Bounds on what a request may ask for."""
+
+    exec_sync_timeout: float = setting(0.0, "seconds after which an ExecSync without a timeout ends; 0: never")
+    stop_timeout: float = setting(30.0, "seconds allowed for a killed container's processes to vanish")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that may be configured."""
+
+    root: str = setting("/var/lib/wherry", "what survives a reboot: database, images, containers")
+    state: str = setting("/run/wherry", "what does not: sockets, pins, runtime state")
+    address: str = setting("", "the CRI socket; empty: <state>/wherry.sock")
+    group: str = setting("", "group (name or number) that may use the socket beside root")
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
+    cgroup: CgroupConfig = dataclasses.field(default_factory=CgroupConfig)
+    runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
+    cni: CniConfig = dataclasses.field(default_factory=CniConfig)
+    image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
+    limits: LimitsConfig = dataclasses.field(default_factory=LimitsConfig)
+
+    @property
+    def socket_path(self) -> str:
+        """Path of the CRI socket."""
+        return (self.address or f"{self.state}/wherry.sock").removeprefix("unix://")
+
+    @property
+    def cni_cache_dir(self) -> str:
+        """Directory of CNI results."""
+        return self.cni.cache_dir or f"{self.root}/cni"
+
+
+def load(path: str) -> Config:
+    """Read `path`; raise InvalidArgument naming the file and the key, OSError when it cannot be read."""
+    with open(path, "rb") as file:
+        data = file.read(1 << 20)
+    return parse(data, path)
+
+
+def parse(data: bytes, name: str = "configuration") -> Config:
+    """Decode TOML; raise InvalidArgument naming `name` and the key."""
+    try:
+        table = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"{name} is not TOML: {error}") from error
+    config = decode(Config, table, name)
+    _check(config, name)
+    return config
+
+
+def decode(kind: type[T], table: dict[str, Any], name: str, prefix: str = "") -> T:
+    """Make a `kind` (a dataclass) of `table`; `name` and `prefix` say in errors where the table stands."""
+    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # kind is a dataclass
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in table.items():
+        if key not in fields:
+            known = ", ".join(sorted(fields))
+            raise InvalidArgument(f"{name}: unknown key {prefix}{key}; known here: {known}")
+        values[key] = _value(hints[key], value, name, prefix + key)
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, name: str, key: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in {typing.Union, types.UnionType}:
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+        return _value(hint, value, name, key)
+    if origin is tuple and isinstance(value, list):
+        (item, *_) = typing.get_args(hint)
+        return tuple(_value(item, entry, name, f"{key}[{index}]") for index, entry in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        item = typing.get_args(hint)[1]
+        return {entry: _value(item, inner, name, f"{key}.{entry}") for entry, inner in value.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
+        return decode(hint, value, name, key + ".")
+    if hint is float and type(value) is int:
+        return float(value)
+    if origin is None and type(value) is hint:
+        return value
+    raise InvalidArgument(f"{name}: {key} must be {_kind(hint)}, not {value!r}")
+
+
+def _kind(hint: Any) -> str:
+    names = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
+    return names.get(hint, "an array" if typing.get_origin(hint) is tuple else "a table")
+
+
+def _check(config: Config, name: str) -> None:
+    choices = {
+        "log.level": (config.log.level, ("debug", "info", "warning", "error")),
+        "log.format": (config.log.format, ("auto", "json", "console")),
+        "cgroup.driver": (config.cgroup.driver, ("cgroupfs", "systemd")),
+    }
+    for key, (value, known) in choices.items():
+        if value not in known:
+            raise InvalidArgument(f"{name}: {key} must be one of {', '.join(known)}, not {value!r}")
+    if config.runtime.handler(config.runtime.default_handler) is None:
+        raise InvalidArgument(f"{name}: runtime.default_handler {config.runtime.default_handler!r} is not configured")
+    for key, path in (("root", config.root), ("state", config.state), ("address", config.socket_path)):
+        if not path.startswith("/"):
+            raise InvalidArgument(f"{name}: {key} must be an absolute path, not {path!r}")
+
+
+def default_text() -> str:
+    """Write every key, its default and its meaning as TOML; a key without a default of its own is a comment."""
+    head = "# Configuration of wherryd. Every key is shown with its default.\n"
+    return head + "\n".join(_lines(Config(), ""))
+
+
+def _lines(config: Any, section: str) -> list[str]:
+    lines: list[str] = []
+    tables: list[str] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        doc = field.metadata.get("doc", "")
+        if dataclasses.is_dataclass(value):
+            path = f"{section}{field.name}"
+            summary = (type(value).__doc__ or "").partition("\n")[0]
+            tables += ["", f"# {summary}", f"[{path}]", *_lines(value, path + ".")]
+            continue
+        if doc:
+            lines.append(f"# {doc}")
+        lines.append(f"# {field.name}" if value is None or isinstance(value, dict) else f"{field.name} = {_toml(value)}")
+    return lines + tables + ([] if section else [""])
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value)

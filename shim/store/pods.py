@@ -1,0 +1,3 @@
+"""Pods: tables."""
+
+SCHEMA = ""
