@@ -1,0 +1,1 @@
+"""System tests: root, a real kernel and the real peers."""
