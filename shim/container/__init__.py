@@ -1,0 +1,1 @@
+"""Containers: one RPC a file, and the spec that each container runs by."""
