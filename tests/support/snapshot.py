@@ -24,6 +24,9 @@ MARK = "WHERRY_TEST_SESSION"
 DIRECTORIES = ("/run/netns", "/run/wherry", "/var/lib/wherry", "/run/runc", "/run/crun", "/run/wherry-oci", "/var/lib/cni")
 """Directories of which every entry, at any depth, counts."""
 
+_STANDING = frozenset({"/var/lib/cni/results", "/var/lib/cni/networks"})
+"""Directories that the standard plugins make once a node."""
+
 _INFRASTRUCTURE = re.compile(
     # The standard plugins make these chains and jumps once a node and never take them away.
     r"CNI-(HOSTPORT|FORWARD|ADMIN|DN-SETMARK)"
@@ -189,8 +192,9 @@ def files() -> frozenset[str]:
     found = set()
     for top in DIRECTORIES:
         for folder, _subfolders, names in os.walk(top):
-            found.add(folder)
             found.update(f"{folder}/{name}" for name in names)
+            if folder not in DIRECTORIES and folder not in _STANDING:
+                found.add(folder)
     temporary = tempfile.gettempdir()
     found.update(f"{temporary}/{name}" for name in os.listdir(temporary) if name.startswith("wherry-t"))
     return frozenset(found)
