@@ -1,0 +1,1 @@
+"""ctypes wrappers, one man-page family a file."""

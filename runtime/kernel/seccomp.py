@@ -1,0 +1,28 @@
+"""seccomp(2): load a compiled filter."""
+
+from __future__ import annotations
+
+import sys
+
+from runtime.kernel.libc import buffer, system_call
+
+_SET_MODE_FILTER = 1
+FILTER_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 0x1,
+    "SECCOMP_FILTER_FLAG_LOG": 0x2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 0x4,
+    "SECCOMP_FILTER_FLAG_NEW_LISTENER": 0x8,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0x20,
+}
+
+_seccomp = system_call("seccomp", "llp")
+
+
+def load(program: bytes, flags: int = 0) -> int:
+    """Load a BPF program (struct sock_filter's of 8 bytes each); give the listener's descriptor when flags ask for one."""
+    from _ctypes import addressof
+
+    memory = buffer(len(program) or 1)
+    memory.raw = program
+    header = (len(program) // 8).to_bytes(2, sys.byteorder) + b"\0" * 6 + addressof(memory).to_bytes(8, sys.byteorder)
+    return _seccomp(_SET_MODE_FILTER, flags, header)
