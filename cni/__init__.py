@@ -1,0 +1,1 @@
+"""CNI: the client, and the bundled plugins."""
