@@ -1,0 +1,1 @@
+"""Wherry's OCI runtime: standard library and ctypes only."""

@@ -1,0 +1,194 @@
+"""What is known of a container: <state root>/<id>/state.json, and the status derived from it and the kernel.
+
+The file is replaced atomically and written before any process of the container may run, so that `delete` finds whatever a
+killed creator left. The status is never stored: it follows from the process (its id and its start time, so that a reused
+number is not mistaken for it), the gate and the freezer.
+"""
+
+from __future__ import annotations
+
+import os
+
+from runtime import jsontext
+from runtime.errors import ExistsFault, NotFoundFault, RuntimeFault, StateFault
+from runtime.kernel import pidfd
+from runtime.record import Record, as_dict, replace
+from runtime.spec.model import Hook, Hooks, Pairs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+STATE_FILE = "state.json"
+GATE = "gate"
+"""The socket init waits at; it has this name from the moment the container is created until it is started."""
+CLOSED_GATE = ".gate"
+"""The socket's name while init is still being set up."""
+FILTER_FILE = "seccomp.bpf"
+
+
+class ContainerState(Record):
+    """The state of a container. The first nine fields are what `state` prints; the rest is the runtime's own.
+
+    `start_time` and `creator_start` are clock ticks since boot (proc(5)); `namespaces` are the types of those the container
+    does not share with the runtime; `cgroup` is what runtime.apply.cgroup needs to open it again.
+    """
+
+    oci_version: str
+    id: str
+    status: str = "creating"
+    pid: int = 0
+    bundle: str
+    rootfs: str
+    created: str
+    owner: str = ""
+    annotations: Pairs = ()
+    start_time: int = 0
+    creator_pid: int = 0
+    creator_start: int = 0
+    namespaces: tuple[str, ...] = ()
+    cgroup: Pairs = ()
+    hooks: Hooks = Hooks()
+    seccomp_flags: tuple[str, ...] | None = None
+
+    def public(self) -> dict[str, Any]:
+        """Give the state as runtime-spec and runc's `state` spell it."""
+        return {
+            "ociVersion": self.oci_version,
+            "id": self.id,
+            "pid": self.pid if self.status != "stopped" else 0,
+            "status": self.status,
+            "bundle": self.bundle,
+            "rootfs": self.rootfs,
+            "created": self.created,
+            "annotations": dict(self.annotations),
+            "owner": self.owner,
+        }
+
+
+def container_dir(state_root: str, container_id: str) -> str:
+    """Give the container's directory; raise StateFault for an id that is no plain name."""
+    plain = container_id.replace("_", "a").replace("-", "a").replace("+", "a").replace(".", "a")
+    if not plain.isascii() or not plain.isalnum() or container_id in (".", ".."):
+        raise StateFault(f"invalid container id {container_id!r}: use letters, digits, '_', '-', '+' and '.'")
+    return os.path.join(state_root, container_id)
+
+
+def reserve(state_root: str, container_id: str) -> str:
+    """Make the container's directory, which also takes its id; raise ExistsFault."""
+    folder = container_dir(state_root, container_id)
+    try:
+        os.makedirs(state_root, 0o711, exist_ok=True)
+        os.mkdir(folder, 0o711)
+    except FileExistsError:
+        raise ExistsFault(f"container with id {container_id!r} exists already: delete it or choose another id") from None
+    except OSError as error:
+        raise RuntimeFault.from_os(error, "make the state directory") from error
+    return folder
+
+
+def save(state_root: str, state: ContainerState) -> None:
+    """Replace the container's record, atomically."""
+    folder = container_dir(state_root, state.id)
+    record = as_dict(state)
+    del record["status"]
+    record["annotations"] = dict(state.annotations)
+    record["cgroup"] = dict(state.cgroup)
+    record["hooks"] = {kind: [as_dict(hook) for hook in hooks] for kind, hooks in as_dict(state.hooks).items() if hooks}
+    scratch = os.path.join(folder, f".{STATE_FILE}")
+    try:
+        fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, jsontext.dumps(record).encode())
+        finally:
+            os.close(fd)
+        os.rename(scratch, os.path.join(folder, STATE_FILE))
+    except OSError as error:
+        raise RuntimeFault.from_os(error, "save the container's state") from error
+
+
+def read_file(path: str) -> bytes:
+    """Give a whole file's content."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
+
+
+def _record(folder: str, container_id: str) -> ContainerState:
+    try:
+        text = read_file(os.path.join(folder, STATE_FILE))
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.isdir(folder):  # a creator died between the directory and its first save
+            return ContainerState(oci_version="", id=container_id, bundle="", rootfs="", created="")
+        raise NotFoundFault(f"container {container_id!r} does not exist") from None
+    try:
+        record = jsontext.loads(text)
+        record["annotations"] = tuple(record["annotations"].items())
+        record["cgroup"] = tuple(record["cgroup"].items())
+        record["namespaces"] = tuple(record["namespaces"])
+        if record["seccomp_flags"] is not None:
+            record["seccomp_flags"] = tuple(record["seccomp_flags"])
+        record["hooks"] = Hooks(**{kind: tuple(_hook(hook) for hook in hooks) for kind, hooks in record["hooks"].items()})
+        return ContainerState(**record)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StateFault(f"the state of container {container_id!r} cannot be read ({error}): delete it with --force") from error
+
+
+def _hook(value: dict[str, Any]) -> Hook:
+    return Hook(path=value["path"], args=tuple(value["args"]), env=tuple(value["env"]), timeout=value["timeout"])
+
+
+def load(state_root: str, container_id: str) -> ContainerState:
+    """Give the container's record with its present status; raise NotFoundFault or StateFault."""
+    folder = container_dir(state_root, container_id)
+    record = _record(folder, container_id)
+    return replace(record, status=_status(folder, record))
+
+
+def load_all(state_root: str) -> list[ContainerState]:
+    """Give the state of every container below `state_root`, sorted by id, leaving out what cannot be read."""
+    try:
+        names = sorted(os.listdir(state_root))
+    except FileNotFoundError:
+        return []
+    found = []
+    for name in names:
+        try:
+            found.append(load(state_root, name))
+        except RuntimeFault:
+            continue
+    return found
+
+
+def alive(pid: int, start_time: int) -> bool:
+    """Tell whether the process that started at `start_time` still runs (a zombie does not)."""
+    found = pidfd.stat(pid) if pid > 0 else None
+    return found is not None and found[1] == start_time and found[0] not in "ZX"
+
+
+def _status(folder: str, record: ContainerState) -> str:
+    if not alive(record.pid, record.start_time):
+        creating = record.pid == 0 and alive(record.creator_pid, record.creator_start)
+        return "creating" if creating else "stopped"
+    if os.path.exists(os.path.join(folder, CLOSED_GATE)):
+        return "creating"
+    if os.path.exists(os.path.join(folder, GATE)) and _waits(folder):
+        return "created"
+    return "paused" if record.cgroup and _frozen(record) else "running"
+
+
+def _waits(folder: str) -> bool:
+    from runtime.launch.gate import is_waiting
+
+    return is_waiting(folder)
+
+
+def _frozen(record: ContainerState) -> bool:
+    from runtime.apply.cgroup import from_paths
+
+    return from_paths(record.cgroup).frozen()
