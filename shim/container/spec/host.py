@@ -76,12 +76,12 @@ class HostSources:
     `mounts` and `devices` run parallel to the config's lists; a device entry has several nodes when it names a directory,
     whose paths are then relative to it ("" for a single node). `host_devices` is filled for privileged containers.
     `ensure_dirs` are absolute directories to create (0755, with parents) before the container starts: CRI mounts whose
-    host path does not exist.
+    host path does not exist. `apparmor_profiles` are the names of loaded profiles, where AppArmor is on.
     """
 
     mounts: tuple[MountSource, ...] = ()
     devices: tuple[tuple[DeviceNode, ...], ...] = ()
     host_devices: tuple[DeviceNode, ...] = ()
     seccomp_profile: bytes | None = None
-    apparmor_loaded: bool = False
+    apparmor_profiles: frozenset[str] = frozenset()
     ensure_dirs: tuple[str, ...] = ()

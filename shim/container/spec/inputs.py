@@ -16,17 +16,34 @@ class ImageView(Protocol):
     """The part of an image's config that a spec reads (OCI image-spec, config.md); missing lists are empty."""
 
     @property
-    def env(self) -> Sequence[str]: ...
+    def env(self) -> Sequence[str]:
+        """NAME=value settings."""
+        ...
+
     @property
-    def entrypoint(self) -> Sequence[str]: ...
+    def entrypoint(self) -> Sequence[str]:
+        """Words before the command."""
+        ...
+
     @property
-    def cmd(self) -> Sequence[str]: ...
+    def cmd(self) -> Sequence[str]:
+        """Words of the command, replaced by the CRI's."""
+        ...
+
     @property
-    def working_dir(self) -> str: ...
+    def working_dir(self) -> str:
+        """Where to start."""
+        ...
+
     @property
-    def user(self) -> str: ...
+    def user(self) -> str:
+        """Whom to run as: user, uid, and a group or gid after a colon."""
+        ...
+
     @property
-    def stop_signal(self) -> str: ...
+    def stop_signal(self) -> str:
+        """What stops it, by name or number."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,132 @@
+"""Seccomp, AppArmor and SELinux: which profile or label a container runs under."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from shim.container.spec.seccomp_default import default_profile
+from shim.container.spec.seccomp_profile import convert_profile
+from shim.errors import FailedPrecondition, InvalidArgument
+from shim.gen.runtime.v1 import api_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shim.container.spec.inputs import SpecInputs
+    from shim.gen.runtime.v1.api_pb2 import LinuxContainerSecurityContext, SecurityProfile, SELinuxOption
+
+RUNTIME_DEFAULT = api_pb2.SecurityProfile.RuntimeDefault
+UNCONFINED = api_pb2.SecurityProfile.Unconfined
+LOCALHOST = api_pb2.SecurityProfile.Localhost
+PREFIX = "localhost/"
+
+
+def parse_profile(text: str, field: str) -> SecurityProfile | None:
+    """Read the deprecated string form; "" means nothing was asked. Raises InvalidArgument naming `field`."""
+    if text in {"runtime/default", "docker/default"}:
+        return api_pb2.SecurityProfile(profile_type=RUNTIME_DEFAULT)
+    if text == "unconfined":
+        return api_pb2.SecurityProfile(profile_type=UNCONFINED)
+    if text.startswith(PREFIX):
+        return api_pb2.SecurityProfile(profile_type=LOCALHOST, localhost_ref=text.removeprefix(PREFIX))
+    if text:
+        raise InvalidArgument(f"{field} {text!r} is none of runtime/default, unconfined and localhost/…")
+    return None
+
+
+def check_profile(profile: SecurityProfile, field: str) -> None:
+    """Raise InvalidArgument for an unknown type, or a localhost_ref that is missing or out of place."""
+    if profile.profile_type not in {RUNTIME_DEFAULT, UNCONFINED, LOCALHOST}:
+        raise InvalidArgument(f"{field}.profile_type {profile.profile_type} is unknown")
+    if profile.profile_type == LOCALHOST and not profile.localhost_ref:
+        raise InvalidArgument(f"{field}.localhost_ref is empty, and profile_type Localhost needs it")
+    if profile.profile_type != LOCALHOST and profile.localhost_ref:
+        raise InvalidArgument(f"{field}.localhost_ref must only be set if profile_type is Localhost")
+
+
+def seccomp_request(security: LinuxContainerSecurityContext, unset: str) -> SecurityProfile | None:
+    """Give the profile that was asked for; `unset` is the configured answer to a container that says nothing.
+
+    A privileged container has none, whatever it says.
+    """
+    if security.privileged:
+        return None
+    if security.HasField("seccomp"):
+        check_profile(security.seccomp, "linux.security_context.seccomp")
+        return security.seccomp
+    return parse_profile(security.seccomp_profile_path or unset, "linux.security_context.seccomp_profile_path")
+
+
+def seccomp(inputs: SpecInputs, bounding: Sequence[str]) -> dict[str, Any] | None:
+    """Give linux.seccomp, None for unconfined; the default profile depends on the container's bounding set.
+
+    Raises FailedPrecondition where the kernel has no seccomp: a profile is never dropped silently.
+    """
+    profile = seccomp_request(inputs.config.linux.security_context, inputs.settings.unset_seccomp_profile)
+    if profile is None or profile.profile_type == UNCONFINED:
+        return None
+    if not inputs.host.seccomp:
+        raise FailedPrecondition("linux.security_context.seccomp asks for a profile, and this kernel has no seccomp")
+    if profile.profile_type == RUNTIME_DEFAULT:
+        return default_profile(inputs.host.machine, bounding)
+    if inputs.sources.seccomp_profile is None:
+        raise InvalidArgument(f"linux.security_context.seccomp.localhost_ref {profile.localhost_ref!r} was not read")
+    return convert_profile(inputs.sources.seccomp_profile, inputs.host, bounding)
+
+
+def apparmor(inputs: SpecInputs) -> tuple[str, list[str]]:
+    """Give process.apparmorProfile ("" for none) and notes.
+
+    Without a request the default profile applies where it is loaded, except in privileged containers. A request on a host
+    without AppArmor fails, as containerd has it: the pod would run less confined than its author thinks.
+    """
+    security = inputs.config.linux.security_context
+    if security.HasField("apparmor"):
+        profile: SecurityProfile | None = security.apparmor
+    else:
+        profile = parse_profile(security.apparmor_profile, "linux.security_context.apparmor_profile")
+    if profile is not None:
+        check_profile(profile, "linux.security_context.apparmor")
+        return _asked_apparmor(inputs, profile)
+    if not inputs.host.apparmor or security.privileged:
+        return "", []
+    default = inputs.settings.apparmor_profile
+    if default not in inputs.sources.apparmor_profiles:
+        return "", [f"the default AppArmor profile {default} is not loaded; the container runs without one"]
+    return default, []
+
+
+def _asked_apparmor(inputs: SpecInputs, profile: SecurityProfile) -> tuple[str, list[str]]:
+    if profile.profile_type == UNCONFINED:
+        return "", []
+    if not inputs.host.apparmor:
+        raise FailedPrecondition("linux.security_context.apparmor asks for a profile, and AppArmor is not enabled on this node")
+    if profile.profile_type == LOCALHOST:
+        name = profile.localhost_ref.removeprefix(PREFIX)
+    elif inputs.config.linux.security_context.privileged:
+        return "", []
+    else:
+        name = inputs.settings.apparmor_profile
+    if name not in inputs.sources.apparmor_profiles:
+        raise InvalidArgument(f"AppArmor profile {name!r} is not loaded on this node; load it with apparmor_parser")
+    return name, []
+
+
+def selinux_labels(inputs: SpecInputs) -> tuple[str, str]:
+    """Give the process and the mount label, both "" where SELinux is off; the container's options win over the pod's.
+
+    A privileged container runs with the daemon's own label.
+    """
+    if not inputs.host.selinux:
+        return "", ""
+    security = inputs.config.linux.security_context
+    pod = inputs.pod.linux.security_context.selinux_options
+    own = security.selinux_options if security.HasField("selinux_options") else pod
+    process = "" if security.privileged else _label(own, "container_t")
+    return process, _label(own, "container_file_t", mount=True)
+
+
+def _label(options: SELinuxOption, default_type: str, *, mount: bool = False) -> str:
+    role = "object_r" if mount else options.role or "system_r"
+    kind = default_type if mount else options.type or default_type
+    return ":".join((options.user or "system_u", role, kind, options.level or "s0"))
