@@ -1,0 +1,1 @@
+"""Images: references, registries, unpacking, the image store."""

@@ -1,0 +1,1 @@
+"""Image archives: docker save's format and OCI layouts in a tar."""
