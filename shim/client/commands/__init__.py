@@ -1,0 +1,1 @@
+"""The subcommands of `wherry`, one file a topic."""
