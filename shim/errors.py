@@ -17,11 +17,19 @@ and name the object, the step and what to do.
 
 from __future__ import annotations
 
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 class WherryError(Exception):
     """Base of the tree; `code` is the name of a grpc.StatusCode, so that this module need not import grpc."""
 
     code = "UNKNOWN"
+    details: Mapping[str, Any] = MappingProxyType({})
+    """Plain values that crossed from another process with the message: errno, path, the fault of the runtime."""
 
 
 class InvalidArgument(WherryError):

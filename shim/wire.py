@@ -8,10 +8,16 @@ datagram by the send buffer. Nothing is ever pickled.
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from shim import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 INLINE_LIMIT = 64 * 1024
 """Bytes of JSON sent in the datagram itself; more goes through a memfd."""
@@ -19,6 +25,9 @@ MESSAGE_LIMIT = 64 * 1024 * 1024
 """Bytes of JSON accepted from a peer."""
 MAX_FDS = 64
 """Descriptors accepted with one message."""
+
+BACKLOG = 16
+"""Connections that may wait to be accepted."""
 
 _INLINE = b"J"
 _MEMFD = b"M"
@@ -116,3 +125,77 @@ def _parse(payload: bytes) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise WireError("a message is not an object")
     return message
+
+
+def listen(path: str) -> socket.socket:
+    """Bind a socket at `path`, which only its owner may connect to; a path of any length, a stale socket is replaced.
+
+    Raises AlreadyExists when somebody listens there.
+    """
+    with contextlib.suppress(OSError), connect(path):
+        raise errors.AlreadyExists(f"another process listens on {path}")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        with _reachable(path) as short:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(short)
+            before = os.umask(0o177)
+            try:
+                sock.bind(short)
+            finally:
+                os.umask(before)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def connect(path: str) -> socket.socket:
+    """Connect to the socket at `path`, a path of any length; raise OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        with _reachable(path) as short:
+            sock.connect(short)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@contextlib.contextmanager
+def _reachable(path: str) -> Iterator[str]:
+    """Give a name below 108 bytes, the bound of unix(7), for a path that may be longer."""
+    folder = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+    finally:
+        os.close(folder)
+
+
+def value_of(error: BaseException) -> dict[str, Any]:
+    """Turn an error into plain values that `error_of` turns back.
+
+    A shim error keeps its class and its `details`; a fault of the runtime becomes the class that fits, with its own values
+    as details; anything else is ours.
+    """
+    if isinstance(error, errors.WherryError):
+        return {"code": error.code, "message": str(error), "details": getattr(error, "details", {})}
+    to_value = getattr(error, "to_value", None)
+    if to_value is not None:
+        code = "NOT_FOUND" if type(error).__name__ == "NotFoundFault" else "UNKNOWN"
+        return {"code": code, "message": str(error), "details": {"fault": to_value()}}
+    if isinstance(error, OSError):
+        return {"code": "UNKNOWN", "message": str(error), "details": {"errno": error.errno, "path": str(error.filename or "")}}
+    return {"code": "INTERNAL", "message": f"{type(error).__name__}: {error}", "details": {}}
+
+
+def error_of(value: Any) -> errors.WherryError:
+    """Give the shim error a peer meant; its `details` attribute holds what came with it."""
+    if not isinstance(value, dict):
+        return errors.Internal(f"a peer answered with an error that is none: {value!r}")
+    kinds = {kind.code: kind for kind in errors.WherryError.__subclasses__() if kind.__module__ == errors.__name__}
+    error = kinds.get(str(value.get("code")), errors.WherryError)(str(value.get("message", "")))
+    details = value.get("details")
+    error.details = details if isinstance(details, dict) else {}
+    return error

@@ -1,0 +1,150 @@
+"""Drives another OCI runtime (runc, crun, kata …) through its command line, as containerd's shim and conmon do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import TYPE_CHECKING
+
+from shim import process
+from shim.errors import Internal, NotFound, WherryError
+from shim.monitor import overlay, tree
+from shim.monitor.runtimes import CALL_SECONDS, Console, failed_from_text, merged_process
+
+if TYPE_CHECKING:
+    from shim.monitor.protocol import ContainerCreate, ExecRequest
+    from shim.reactor import Reactor
+
+_MESSAGE_LIMIT = 8192
+
+
+class ExternalRuntime:
+    """A runtime binary, called for the containers below one state root."""
+
+    def __init__(self, reactor: Reactor, binary: str, state_root: str, scratch: str, *, systemd_cgroup: bool) -> None:
+        self._reactor = reactor
+        self._binary = binary
+        self._scratch = scratch
+        self._global = ["--root", state_root, *(["--systemd-cgroup"] if systemd_cgroup else [])]
+
+    def _path(self, container_id: str, suffix: str) -> str:
+        return os.path.join(self._scratch, f"{container_id}.{suffix}")
+
+    async def _run(
+        self, container_id: str, arguments: list[str], stdio: tuple[int, int, int] | None = None, keep: tuple[int, ...] = ()
+    ) -> None:
+        """Run one command; raise NotFound or Internal with the runtime's own words."""
+        log = self._path(container_id, "log")
+        argv = [self._binary, *self._global, "--log", log, "--log-format", "json", *arguments]
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            status = await process.execute(
+                self._reactor, argv, stdio=stdio or (null, null, null), keep=keep, timeout=CALL_SECONDS
+            )
+            if status != 0:
+                raise _explain(os.path.basename(self._binary), arguments[0], status, _last_error(log))
+        except OSError as error:
+            raise Internal(f"runtime handler {self._binary} cannot be executed: {error.strerror}") from error
+        finally:
+            os.close(null)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(log)
+
+    async def create(self, request: ContainerCreate, stdio: tuple[int, int, int], console: Console | None) -> int:
+        """See OciRuntime; the rootfs is mounted in the bundle, on the host."""
+        pid_file = self._path(request.container_id, "pid")
+        arguments = ["create", "--bundle", request.bundle, "--pid-file", pid_file]
+        if console is not None:
+            arguments += ["--console-socket", console.path]
+        mounted = request.rootfs is not None
+        if mounted:
+            await process.call(self._reactor, "wherry-mount", lambda: overlay.mount_rootfs(request), timeout=CALL_SECONDS)
+        try:
+            await self._run(request.container_id, [*arguments, request.container_id], stdio)
+            return _read_pid(pid_file)
+        except WherryError as error:
+            if mounted:
+                await process.call(self._reactor, "wherry-umount", lambda: overlay.unmount_rootfs(request.bundle))
+            if type(error) is Internal:
+                raise failed_from_text(str(error)) from error
+            raise
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(pid_file)
+
+    async def start(self, container_id: str) -> None:
+        """See OciRuntime."""
+        try:
+            await self._run(container_id, ["start", container_id])
+        except Internal as error:
+            raise failed_from_text(str(error)) from error
+
+    async def kill(self, container_id: str, signal: int, *, all_processes: bool) -> None:
+        """See OciRuntime."""
+        arguments = ["kill", *(["--all"] if all_processes else []), container_id, str(signal)]
+        with contextlib.suppress(NotFound):
+            await self._run(container_id, arguments)
+
+    async def delete(self, request: ContainerCreate) -> None:
+        """See OciRuntime."""
+        with contextlib.suppress(NotFound):
+            await self._run(request.container_id, ["delete", "--force", request.container_id])
+        if request.rootfs is not None:
+            await process.call(self._reactor, "wherry-umount", lambda: overlay.unmount_rootfs(request.bundle))
+
+    async def exec(self, request: ExecRequest, bundle: str, stdio: tuple[int, int, int], group: str) -> int:
+        """See OciRuntime; no flag for a cgroup of one's own is common to all runtimes, so `group` only names files."""
+        stem = f"{request.container_id}.{group}"
+        process_file, pid_file = self._path(stem, "process"), self._path(stem, "pid")
+        try:
+            with open(process_file, "w", encoding="utf-8", opener=_private) as file:
+                json.dump(merged_process(bundle, request.process), file)
+            arguments = ["exec", "--detach", "--process", process_file, "--pid-file", pid_file, request.container_id]
+            await self._run(stem, arguments, stdio)
+            return _read_pid(pid_file)
+        except Internal as error:
+            raise failed_from_text(str(error)) from error
+        finally:
+            for path in (process_file, pid_file):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    async def kill_exec(self, container_id: str, pid: int, group: str) -> None:
+        """See OciRuntime: the session and the descendants are looked up in /proc, until none is left."""
+        del container_id, group
+        await process.call(self._reactor, "wherry-killer", lambda: tree.kill_tree(pid), timeout=CALL_SECONDS)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _read_pid(path: str) -> int:
+    with open(path, encoding="ascii") as file:
+        return int(file.read(32))
+
+
+def _explain(name: str, command: str, status: int, message: str) -> WherryError:
+    lower = message.lower()
+    if "does not exist" in lower and ("container" in lower or "status" in lower) or "container not running" in lower:
+        return NotFound(f"{name} {command}: {message}")
+    if command == "kill" and ("not running" in lower or "process already finished" in lower or "no such process" in lower):
+        return NotFound(f"{name} {command}: {message}")
+    return Internal(f"{name} {command} failed: {message or f'exit status {status}'}")
+
+
+def _last_error(path: str) -> str:
+    """Give the message of the last error in a JSON log, at most _MESSAGE_LIMIT bytes of it."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 2 * _MESSAGE_LIMIT))
+            lines = file.read(2 * _MESSAGE_LIMIT).splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            entry = json.loads(line)
+            if entry.get("level", "error") in ("error", "fatal"):
+                return str(entry["msg"])[:_MESSAGE_LIMIT].strip()
+    return ""

@@ -1,0 +1,68 @@
+"""The overlay of a container whose runtime is another binary: such a runtime expects a mounted rootfs in the bundle.
+
+Runs in a short-lived child. The built-in runtime mounts it itself, inside the container's mount namespace.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from shim.errors import InvalidArgument
+from runtime.kernel.mount import mount, umount2
+
+if TYPE_CHECKING:
+    from shim.monitor.protocol import ContainerCreate, RootfsMount
+
+_PAGE = 4096
+_MNT_DETACH = 2
+_MS_RDONLY = 1
+
+
+def mount_rootfs(request: ContainerCreate) -> dict[str, Any]:
+    """Mount request.rootfs at the bundle's rootfs; raise OSError, InvalidArgument."""
+    assert request.rootfs is not None
+    target = os.path.join(request.bundle, _rootfs_name(request.bundle))
+    os.makedirs(target, mode=0o755, exist_ok=True)
+    options = _options(request.rootfs)
+    mount("overlay", target, "overlay", 0 if request.rootfs.upper else _MS_RDONLY, options)
+    return {}
+
+
+def unmount_rootfs(bundle: str) -> dict[str, Any]:
+    """Undo mount_rootfs; nothing mounted is no error."""
+    try:
+        umount2(os.path.join(bundle, _rootfs_name(bundle)), _MNT_DETACH)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise
+    return {}
+
+
+def _rootfs_name(bundle: str) -> str:
+    try:
+        with open(os.path.join(bundle, "config.json"), "rb") as file:
+            return str(json.load(file)["root"]["path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "rootfs"
+
+
+def _options(rootfs: RootfsMount) -> str:
+    """Give the mount data; many layers are named relative to their common directory, because the data must fit one page."""
+    lower = rootfs.lower
+    for path in (*lower, rootfs.upper, rootfs.work):
+        if any(character in path for character in ":,\\"):
+            raise InvalidArgument(f"layer path {path} contains a character that overlay options cannot carry")
+    if sum(map(len, lower)) + len(lower) > _PAGE // 2 and len(lower) > 1:
+        common = os.path.commonpath(lower)
+        os.chdir(common)
+        lower = [os.path.relpath(path, common) for path in lower]
+    parts = ["lowerdir=" + ":".join(lower)]
+    if rootfs.upper:
+        parts += [f"upperdir={rootfs.upper}", f"workdir={rootfs.work}"]
+    data = ",".join([*parts, *rootfs.options])
+    if len(data) >= _PAGE:
+        raise InvalidArgument(f"the rootfs has {len(lower)} layers, too many for the options of one mount")
+    return data

@@ -1,0 +1,205 @@
+"""A container's stdin, stdout and stderr: the pipes or the terminal, read by the monitor's loop and written to its log."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import struct
+import termios
+import time
+from typing import TYPE_CHECKING
+
+from shim.monitor.logs import Clock, Framer, LogFile
+from shim.reactor import READ
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shim.reactor import Reactor
+
+READ_SIZE = 64 * 1024
+"""Bytes of one read: larger ones were slower, they leave the processor's cache."""
+PIPE_SIZE = 256 * 1024
+"""Bytes a container may write before it waits for the monitor."""
+_READS_A_TURN = 8
+
+
+class Stream:
+    """The reading end of a container's stdout, stderr or terminal."""
+
+    __slots__ = ("_fd", "_reactor", "_sink", "on_end")
+
+    def __init__(self, reactor: Reactor, fd: int, sink: Callable[[bytes], None]) -> None:
+        os.set_blocking(fd, False)
+        self._reactor = reactor
+        self._fd = fd
+        self._sink = sink
+        self.on_end: Callable[[], None] = _nothing
+
+    @property
+    def open(self) -> bool:
+        """Whether a writer may still exist."""
+        return self._fd >= 0
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, -1 once closed."""
+        return self._fd
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._reactor.watch(self._fd, READ, self._ready)
+
+    def _ready(self, _events: int) -> None:
+        for _ in range(_READS_A_TURN):
+            if self._read_once() < READ_SIZE // 2:
+                return
+
+    def _read_once(self) -> int:
+        """Read one chunk; 0 when there is nothing now or the stream has ended."""
+        if self._fd < 0:
+            return 0
+        try:
+            chunk = os.read(self._fd, READ_SIZE)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            if error.errno != errno.EIO:  # EIO: the last user of the terminal closed it
+                raise
+            chunk = b""
+        if not chunk:
+            self.close()
+            return 0
+        self._sink(chunk)
+        return len(chunk)
+
+    def drain(self) -> None:
+        """Take what is there now, at most what the pipe can hold: a leaked writer must not keep us here."""
+        taken = 0
+        while taken <= PIPE_SIZE:
+            got = self._read_once()
+            if not got:
+                return
+            taken += got
+
+    def close(self) -> None:
+        """Stop reading; tells `on_end` once."""
+        if self._fd >= 0:
+            self._reactor.unwatch(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+            self.on_end()
+
+
+class Stdio:
+    """What a container's init gets as 0, 1 and 2, and where it goes from there."""
+
+    def __init__(self, reactor: Reactor, *, log_path: str, terminal: bool, stdin: bool) -> None:
+        """Open the log and make the pipes; raises OSError, FailedPrecondition."""
+        self._reactor = reactor
+        self._clock = Clock()
+        self.log = LogFile(log_path) if log_path else None
+        self._streams: list[tuple[Stream, Framer]] = []
+        self._theirs: list[int] = []
+        self.terminal_fd = -1
+        self.stdin_fd = -1
+        try:
+            if not terminal:
+                self._make_pipes(stdin=stdin)
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_pipes(self, *, stdin: bool) -> None:
+        if stdin:
+            reader, self.stdin_fd = os.pipe2(os.O_CLOEXEC)
+            self._theirs.append(reader)
+            os.set_blocking(self.stdin_fd, False)
+        else:
+            self._theirs.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+        for name in ("stdout", "stderr"):
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            self._theirs.append(writer)
+            self._add(name, reader)
+            with contextlib.suppress(OSError):  # over the user's limit a pipe keeps its 64 KiB
+                fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+
+    def _add(self, name: str, fd: int) -> None:
+        framer = Framer(name)
+
+        def sink(chunk: bytes) -> None:
+            if self.log is not None:
+                self.log.write(framer.feed(chunk, self._clock.stamp(time.time_ns())))
+
+        stream = Stream(self._reactor, fd, sink)
+        stream.on_end = lambda: self._finish(framer)
+        self._streams.append((stream, framer))
+
+    def _finish(self, framer: Framer) -> None:
+        if self.log is not None and framer.pending:
+            self.log.write(framer.finish(self._clock.stamp(time.time_ns())))
+
+    @property
+    def theirs(self) -> tuple[int, int, int]:
+        """The container's ends, to be handed over before `start`; /dev/null thrice with a terminal."""
+        if not self._theirs:
+            self._theirs = [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for _ in range(3)]
+        first, second, third = self._theirs
+        return first, second, third
+
+    def adopt_terminal(self, master: int) -> None:
+        """Read from the pty whose master the runtime sent."""
+        self.terminal_fd = master
+        self._add("stdout", master)
+
+    def start(self) -> None:
+        """Close the container's ends and begin to read ours."""
+        self._close_theirs()
+        for stream, _framer in self._streams:
+            stream.start()
+
+    def _close_theirs(self) -> None:
+        theirs, self._theirs = self._theirs, []
+        for fd in theirs:
+            os.close(fd)
+
+    def drain(self) -> None:
+        """Log what the ended container left in its pipes, also an unfinished line."""
+        for stream, framer in self._streams:
+            stream.drain()
+            self._finish(framer)
+
+    def resize(self, width: int, height: int) -> None:
+        """Set the terminal's size in columns and rows (tty_ioctl(4)); without a terminal it does nothing."""
+        if self.terminal_fd >= 0:
+            fcntl.ioctl(self.terminal_fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def close(self) -> None:
+        """Close everything; a second call does nothing."""
+        self._close_theirs()
+        for stream, _framer in self._streams:
+            stream.close()
+        if self.stdin_fd >= 0:
+            os.close(self.stdin_fd)
+            self.stdin_fd = -1
+        self.terminal_fd = -1
+        if self.log is not None:
+            self.log.close()
+
+
+def receive_terminal(connection: socket.socket) -> int:
+    """Take the pty master that an OCI runtime sends over its console socket (SCM_RIGHTS, unix(7)); raise OSError."""
+    _data, fds, _flags, _address = socket.recv_fds(connection, 4096, 4)
+    for extra in fds[1:]:
+        os.close(extra)
+    if not fds:
+        raise OSError(errno.EPROTO, "the runtime sent no terminal")
+    os.set_inheritable(fds[0], False)
+    return fds[0]
+
+
+def _nothing() -> None:
+    """Stand for nobody who waits for the end."""
