@@ -1,0 +1,303 @@
+"""Judge what the parts of a parsed config.json mean together; every fault names the JSON pointer.
+
+Pure: nothing is looked up on the host, so whether the kernel has a feature, or a path exists, is judged where it is used.
+What is refused is what runc and crun refuse (libcontainer/configs/validate, specconv) or config.md calls an error.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from runtime.errors import SpecFault
+from runtime.spec.words import (
+    CAPABILITIES,
+    IO_CLASSES,
+    IPC_SYSCTLS,
+    MEMORY_POLICIES,
+    MEMORY_POLICY_FLAGS,
+    NAMESPACES,
+    PERSONALITIES,
+    PROPAGATIONS,
+    RLIMITS,
+    SCHEDULER_FLAGS,
+    SCHEDULERS,
+    SECCOMP_ACTIONS,
+    SECCOMP_ARCHITECTURES,
+    SECCOMP_FLAGS,
+    SECCOMP_OPERATORS,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runtime.spec.model import (
+        Hook,
+        IdMapping,
+        Linux,
+        MemoryPolicy,
+        Namespace,
+        Process,
+        Scheduler,
+        Seccomp,
+        SeccompSyscall,
+        Spec,
+    )
+
+MAPPINGS_LIMIT = 340
+"""Lines a uid_map takes (user_namespaces(7))."""
+
+
+def _require(condition: object, pointer: str, message: str) -> None:
+    if not condition:
+        raise SpecFault(message, pointer=pointer)
+
+
+def _require_word(word: str, words: Iterable[str], pointer: str, what: str) -> None:
+    if word not in words:
+        raise SpecFault(f'"{word}" is not {what} ({", ".join(words)})', pointer=pointer)
+
+
+def validate(spec: Spec) -> None:
+    """Judge a whole config.json; raise SpecFault."""
+    _require_version(spec.oci_version)
+    if spec.process is None:
+        raise SpecFault("is missing", pointer="/process")
+    if spec.root is None:
+        raise SpecFault("is missing", pointer="/root")
+    validate_process(spec.process)
+    namespaces = _namespaces(spec.linux.namespaces)
+    if "uts" not in namespaces:
+        for name, value in (("hostname", spec.hostname), ("domainname", spec.domainname)):
+            _require(not value, f"/{name}", f"a {name} needs a uts namespace in /linux/namespaces")
+    _mounts(spec, namespaces)
+    for kind, hooks in _hook_kinds(spec):
+        for index, hook in enumerate(hooks):
+            _require(hook.path.startswith("/"), f"/hooks/{kind}/{index}/path", f'"{hook.path}" is not an absolute path')
+    _linux(spec.linux, namespaces)
+
+
+def _require_version(version: str) -> None:
+    core = version.partition("+")[0].partition("-")[0].split(".")
+    if len(core) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in core):
+        raise SpecFault(f'"{version}" is not a version such as 1.3.0', pointer="/ociVersion")
+    if int(core[0]) != 1:
+        raise SpecFault(f'"{version}" is not supported (1.0.0 to 1.3.x)', pointer="/ociVersion")
+
+
+def _hook_kinds(spec: Spec) -> tuple[tuple[str, tuple[Hook, ...]], ...]:
+    hooks = spec.hooks
+    return (
+        ("prestart", hooks.prestart),
+        ("createRuntime", hooks.create_runtime),
+        ("createContainer", hooks.create_container),
+        ("startContainer", hooks.start_container),
+        ("poststart", hooks.poststart),
+        ("poststop", hooks.poststop),
+    )
+
+
+def validate_process(process: Process, pointer: str = "/process") -> None:
+    """Judge a process, of config.json or of an exec; `pointer` is where it lies."""
+    _require(process.args, f"{pointer}/args", "needs at least the program's name")
+    _require(process.cwd, f"{pointer}/cwd", "is missing")
+    _require(process.cwd.startswith("/"), f"{pointer}/cwd", f'"{process.cwd}" is not an absolute path')
+    umask = process.user.umask
+    _require(umask is None or umask <= 0o777, f"{pointer}/user/umask", f"{umask} is more than 511 (octal 777)")
+    _rlimits(process, pointer)
+    _capability_names(process, pointer)
+    score = process.oom_score_adj
+    _require(score is None or -1000 <= score <= 1000, f"{pointer}/oomScoreAdj", f"{score} is not between -1000 and 1000")
+    if process.scheduler is not None:
+        _scheduler(process.scheduler, f"{pointer}/scheduler")
+    if process.io_priority is not None:
+        where, priority = f"{pointer}/ioPriority", process.io_priority
+        _require_word(priority.io_class, IO_CLASSES, f"{where}/class", "an I/O class")
+        _require(0 <= priority.priority <= 7, f"{where}/priority", f"{priority.priority} is not between 0 and 7")
+    if process.exec_cpu_affinity is not None:
+        for name in ("initial", "final"):
+            cpus = getattr(process.exec_cpu_affinity, name)
+            _require(is_number_list(cpus), f"{pointer}/execCPUAffinity/{name}", f'"{cpus}" is not a list such as 0-3,7')
+
+
+def _rlimits(process: Process, pointer: str) -> None:
+    seen = set()
+    for index, rlimit in enumerate(process.rlimits):
+        where = f"{pointer}/rlimits/{index}"
+        _require_word(rlimit.type, RLIMITS, f"{where}/type", "a resource limit")
+        _require(rlimit.type not in seen, f"{where}/type", f"{rlimit.type} is set twice")
+        _require(rlimit.soft <= rlimit.hard, f"{where}/soft", f"{rlimit.soft} is more than the hard limit {rlimit.hard}")
+        seen.add(rlimit.type)
+
+
+def _capability_names(process: Process, pointer: str) -> None:
+    capabilities = process.capabilities
+    if capabilities is None:
+        return
+    for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
+        for index, name in enumerate(getattr(capabilities, kind)):
+            # An unknown capability is skipped, as runc does, because a newer kernel's names must not break an older runtime.
+            if name not in CAPABILITIES:
+                where = f"{pointer}/capabilities/{kind}/{index}"
+                _require(name.startswith("CAP_"), where, f'"{name}" is not a capability (CAP_CHOWN, CAP_KILL, …)')
+
+
+def _scheduler(scheduler: Scheduler, where: str) -> None:
+    _require_word(scheduler.policy, SCHEDULERS, f"{where}/policy", "a scheduling policy")
+    for index, flag in enumerate(scheduler.flags):
+        _require_word(flag, SCHEDULER_FLAGS, f"{where}/flags/{index}", "a scheduling flag")
+    _require(-20 <= scheduler.nice <= 19, f"{where}/nice", f"{scheduler.nice} is not between -20 and 19")
+    real_time = scheduler.policy in ("SCHED_FIFO", "SCHED_RR")
+    _require(real_time or not scheduler.priority, f"{where}/priority", "needs the policy SCHED_FIFO or SCHED_RR")
+    if real_time:
+        _require(1 <= scheduler.priority <= 99, f"{where}/priority", f"{scheduler.priority} is not between 1 and 99")
+    for name in ("runtime", "deadline", "period"):
+        given = getattr(scheduler, name)
+        _require(not given or scheduler.policy == "SCHED_DEADLINE", f"{where}/{name}", "needs the policy SCHED_DEADLINE")
+
+
+def is_number_list(text: str) -> bool:
+    """Say whether `text` is a list of CPUs or memory nodes as cpuset(7) spells them; empty is one."""
+    for part in text.split(",") if text.strip() else ():
+        first, dash, last = part.strip().partition("-")
+        if not (first.isascii() and first.isdigit() and (not dash or (last.isascii() and last.isdigit()))):
+            return False
+        if len(first) > 6 or len(last) > 6 or (dash and int(first) > int(last)):
+            return False
+    return True
+
+
+def _namespaces(namespaces: tuple[Namespace, ...]) -> dict[str, Namespace]:
+    known: dict[str, Namespace] = {}
+    for index, namespace in enumerate(namespaces):
+        where = f"/linux/namespaces/{index}"
+        _require_word(namespace.type, NAMESPACES, f"{where}/type", "a namespace type")
+        _require(namespace.type not in known, f"{where}/type", f'"{namespace.type}" is listed twice')
+        path = namespace.path
+        _require(not path or path.startswith("/"), f"{where}/path", f'"{path}" is not an absolute path')
+        known[namespace.type] = namespace
+    return known
+
+
+def _mounts(spec: Spec, namespaces: dict[str, Namespace]) -> None:
+    for index, mount in enumerate(spec.mounts):
+        where = f"/mounts/{index}"
+        if mount.uid_mappings or mount.gid_mappings:
+            _require(mount.uid_mappings, f"{where}/uidMappings", "is missing beside gidMappings")
+            _require(mount.gid_mappings, f"{where}/gidMappings", "is missing beside uidMappings")
+            bound = mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
+            _require(bound, where, "id mappings need a bind mount")
+            _mapping_list(mount.uid_mappings, f"{where}/uidMappings")
+            _mapping_list(mount.gid_mappings, f"{where}/gidMappings")
+    if "mount" not in namespaces:
+        _require(not spec.mounts, "/mounts", "mounts need a mount namespace in /linux/namespaces")
+        for name in ("masked_paths", "readonly_paths"):
+            pointer = f"/linux/{name.split('_')[0]}Paths"
+            _require(not getattr(spec.linux, name), pointer, "needs a mount namespace in /linux/namespaces")
+
+
+def _linux(linux: Linux, namespaces: dict[str, Namespace]) -> None:
+    _user_namespace(linux, namespaces)
+    _require(
+        not linux.time_offsets or "time" in namespaces, "/linux/timeOffsets", "needs a time namespace in /linux/namespaces"
+    )
+    for offset in linux.time_offsets:
+        _require_word(offset.clock, ("monotonic", "boottime"), f"/linux/timeOffsets/{offset.clock}", "a clock with an offset")
+    _sysctls(linux, namespaces)
+    _devices(linux)
+    propagation = linux.rootfs_propagation
+    _require(
+        not propagation or propagation in PROPAGATIONS, "/linux/rootfsPropagation", f'"{propagation}" is not a propagation'
+    )
+    if linux.personality is not None:
+        _require_word(linux.personality.domain, PERSONALITIES, "/linux/personality/domain", "a personality")
+        _require(not linux.personality.flags, "/linux/personality/flags", "no flag is defined")
+    if linux.memory_policy is not None:
+        _memory_policy(linux.memory_policy)
+    if linux.seccomp is not None:
+        _seccomp(linux.seccomp)
+    if linux.net_devices:
+        _require("network" in namespaces, "/linux/netDevices", "needs a network namespace in /linux/namespaces")
+    from runtime.spec.validate_resources import validate_resources
+
+    validate_resources(linux.resources)
+
+
+def _user_namespace(linux: Linux, namespaces: dict[str, Namespace]) -> None:
+    user = namespaces.get("user")
+    for name, mappings in (("uidMappings", linux.uid_mappings), ("gidMappings", linux.gid_mappings)):
+        where = f"/linux/{name}"
+        if user is None:
+            _require(not mappings, where, "needs a user namespace in /linux/namespaces")
+        elif not user.path:
+            _require(mappings, where, "is missing: a new user namespace needs it")
+        _mapping_list(mappings, where)
+
+
+def _mapping_list(mappings: tuple[IdMapping, ...], where: str) -> None:
+    _require(len(mappings) <= MAPPINGS_LIMIT, where, f"has more than {MAPPINGS_LIMIT} lines")
+    for side in ("container_id", "host_id"):
+        ranges = sorted((getattr(mapping, side), mapping.size) for mapping in mappings)
+        for (first, size), (following, _) in pairwise(ranges):
+            _require(first + size <= following, where, f"two lines overlap at {side.replace('_', ' ')} {following}")
+
+
+def _sysctls(linux: Linux, namespaces: dict[str, Namespace]) -> None:
+    for name, _ in linux.sysctl:
+        where = f"/linux/sysctl/{name.replace('~', '~0').replace('/', '~1')}"
+        dotted = name.replace("/", ".") if "/" in name and "." not in name.partition("/")[0] else name
+        _require(".." not in dotted.split(".") and "/../" not in f"/{name}/", where, f'"{name}" is not a sysctl')
+        _require(dotted != "kernel.hostname", where, "conflicts with /hostname: set that instead")
+        needed = _sysctl_namespace(dotted)
+        _require(needed, where, f'"{name}" belongs to no namespace: it would change the host')
+        _require(needed in namespaces, where, f'"{name}" needs a {needed} namespace in /linux/namespaces')
+
+
+def _sysctl_namespace(name: str) -> str:
+    if name in IPC_SYSCTLS or name.startswith("fs.mqueue."):
+        return "ipc"
+    if name.startswith("net."):
+        return "network"
+    if name == "kernel.domainname":
+        return "uts"
+    return "user" if name.startswith("user.") else ""
+
+
+def _devices(linux: Linux) -> None:
+    for index, device in enumerate(linux.devices):
+        where = f"/linux/devices/{index}"
+        _require_word(device.type, ("c", "u", "b", "p"), f"{where}/type", "a device type")
+        _require(device.path.startswith("/"), f"{where}/path", f'"{device.path}" is not an absolute path')
+        if device.type != "p":
+            _require(0 <= device.major < 1 << 32, f"{where}/major", f"{device.major} is not a device number")
+            _require(0 <= device.minor < 1 << 32, f"{where}/minor", f"{device.minor} is not a device number")
+
+
+def _memory_policy(policy: MemoryPolicy) -> None:
+    _require_word(policy.mode, MEMORY_POLICIES, "/linux/memoryPolicy/mode", "a memory policy")
+    for index, flag in enumerate(policy.flags):
+        _require_word(flag, MEMORY_POLICY_FLAGS, f"/linux/memoryPolicy/flags/{index}", "a memory policy flag")
+    nodes = policy.nodes
+    _require(is_number_list(nodes), "/linux/memoryPolicy/nodes", f'"{nodes}" is not a list such as 0-3,7')
+
+
+def _seccomp(seccomp: Seccomp) -> None:
+    where = "/linux/seccomp"
+    _require_word(seccomp.default_action, SECCOMP_ACTIONS, f"{where}/defaultAction", "a seccomp action")
+    notify = seccomp.default_action == "SCMP_ACT_NOTIFY"
+    _require(not notify, f"{where}/defaultAction", "SCMP_ACT_NOTIFY cannot be the default action")
+    for index, name in enumerate(seccomp.architectures):
+        _require_word(name, SECCOMP_ARCHITECTURES, f"{where}/architectures/{index}", "an architecture")
+    for index, name in enumerate(seccomp.flags):
+        _require_word(name, SECCOMP_FLAGS, f"{where}/flags/{index}", "a seccomp flag")
+    for index, rule in enumerate(seccomp.syscalls):
+        _seccomp_rule(rule, f"{where}/syscalls/{index}", seccomp)
+
+
+def _seccomp_rule(rule: SeccompSyscall, where: str, seccomp: Seccomp) -> None:
+    _require_word(rule.action, SECCOMP_ACTIONS, f"{where}/action", "a seccomp action")
+    if rule.action == "SCMP_ACT_NOTIFY":
+        _require(seccomp.listener_path, "/linux/seccomp/listenerPath", "is missing: SCMP_ACT_NOTIFY needs it")
+        _require("write" not in rule.names, f"{where}/names", "SCMP_ACT_NOTIFY cannot be used for write")
+    for index, argument in enumerate(rule.args):
+        _require_word(argument.op, SECCOMP_OPERATORS, f"{where}/args/{index}/op", "a comparison")
