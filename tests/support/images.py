@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _WORDS = (
     "[ ash awk base64 basename cat chmod chown cp cut date dd df dirname du echo env expr false find free getopt grep "
     "gunzip gzip halt head hostname httpd id ifconfig init ip kill killall ln ls md5sum mkdir mkfifo mknod mktemp more "
-    "mount mountpoint mv nc netstat nohup nproc nslookup od pgrep pidof ping printenv printf ps pwd readlink realpath "
+    "mount mv nc netstat nproc nslookup od pidof ping printf ps pwd readlink realpath "
     "reboot rm rmdir sed seq setsid sh sha256sum sleep sort stat stty sync sysctl tail tar tee test time timeout top "
     "touch tr true truncate tty umount uname uniq unlink unshare uptime usleep vi watch wc wget which whoami xargs yes"
 )
