@@ -1,0 +1,1 @@
+"""Effects: what a plan says is done to the kernel."""

@@ -1,0 +1,234 @@
+"""Make mounts: detached first, with all their attributes, and attached to a descriptor last."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from runtime.apply.faults import Step
+from runtime.errors import RuntimeFault
+from runtime.kernel import mount as k
+from runtime.kernel.path import PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs_type
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.apply.paths import RootPaths
+    from runtime.plan.mounts import MountPlan
+    from runtime.request import RootfsMount
+
+_ATTRIBUTES_AT_MOUNT = ~(k.MOUNT_ATTR_IDMAP)
+
+
+def clone_bind(plan: MountPlan) -> int:
+    """Clone the source of a bind mount and give the detached mount, its attributes set.
+
+    The creator does this, as root and before any namespace is entered: the source is looked up as the caller meant it even
+    when the container's root could not reach it.
+    """
+    with Step(f"bind {plan.source} for {plan.destination}", plan.source):
+        fd = k.open_tree(plan.source, recursive=plan.recursive, follow=plan.follow_source)
+        change_attributes(fd, plan)
+    return fd
+
+
+def change_attributes(fd: int, plan: MountPlan) -> None:
+    """Give a detached or attached mount the attributes and the propagation of its plan."""
+    if not plan.deep_change.empty():
+        k.mount_setattr(fd, k.Attributes(plan.deep_change.set, plan.deep_change.clear), recursive=True, path=plan.destination)
+    if not plan.change.empty():
+        k.mount_setattr(fd, k.Attributes(plan.change.set, plan.change.clear), path=plan.destination)
+    if plan.propagation:
+        spread = k.Attributes(propagation=plan.propagation)
+        k.mount_setattr(fd, spread, recursive=plan.deep_propagation, path=plan.destination)
+
+
+def new_filesystem(fstype: str, source: str, data: tuple[str, ...], attributes: int = 0) -> int:
+    """Make a file system of `fstype` and give a detached mount; an error carries what the kernel says about the options."""
+    context = k.fsopen(fstype)
+    try:
+        if source:
+            k.fsconfig_string(context, "source", source)
+        for option in data:
+            key, equals, value = option.partition("=")
+            if equals:
+                k.fsconfig_string(context, key, value)
+            else:
+                k.fsconfig_flag(context, key)
+        return k.fsmount(context, attributes)
+    except OSError as error:
+        said = k.messages(context)
+        if said:
+            raise RuntimeFault(said, step=f"mount a {fstype}", errno=error.errno) from error
+        raise
+    finally:
+        os.close(context)
+
+
+def mount_overlay(request: RootfsMount) -> int:
+    """Give the detached overlay of a container's layers; `lowerdir+` (Linux 6.5) takes any number of them."""
+    with Step("mount the root overlay"):
+        attributes = 0 if request.upper else k.MOUNT_ATTR_RDONLY
+        context = k.fsopen("overlay")
+        try:
+            k.fsconfig_string(context, "source", "overlay")
+            _add_lower(context, request)
+            if request.upper and request.work:
+                k.fsconfig_string(context, "upperdir", request.upper)
+                k.fsconfig_string(context, "workdir", request.work)
+            for option in request.options:
+                key, equals, value = option.partition("=")
+                if equals:
+                    k.fsconfig_string(context, key, value)
+                else:
+                    k.fsconfig_flag(context, key)
+            return k.fsmount(context, attributes)
+        except OSError as error:
+            said = k.messages(context)
+            raise RuntimeFault(said, step="mount the root overlay", errno=error.errno, path=request.lower[0]) from error
+        finally:
+            os.close(context)
+
+
+def _add_lower(context: int, request: RootfsMount) -> None:
+    lower = request.lower
+    if len(lower) == 1 and not request.upper:
+        lower = (lower[0], _empty_layer())  # overlayfs wants two layers when there is no upper one
+    try:
+        for folder in lower:
+            k.fsconfig_string(context, "lowerdir+", folder)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # before Linux 6.5: one string of at most 255 characters a value, so short names of descriptors
+        names = [f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_CLOEXEC)}" for folder in lower]
+        k.fsconfig_string(context, "lowerdir", ":".join(names))
+
+
+def _empty_layer() -> str:
+    return f"/proc/self/fd/{k.fsmount(k.fsopen('tmpfs'))}"
+
+
+class Mounter:
+    """Attach mounts below one root; `sources` are the detached binds the creator cloned, by the index of their plan."""
+
+    __slots__ = ("paths", "sources")
+
+    def __init__(self, paths: RootPaths, sources: dict[int, int]) -> None:
+        self.paths = paths
+        self.sources = sources
+
+    def attach(self, fd: int, destination: str, *, is_directory: bool, plain: bool = False) -> None:
+        """Attach a detached mount and close its descriptor."""
+        target = self.paths.target(destination, is_directory=is_directory, plain=plain)
+        try:
+            k.move_mount(fd, target, path=destination)
+        finally:
+            os.close(target)
+            os.close(fd)
+
+    def perform(self, index: int, plan: MountPlan) -> None:
+        """Do one plan, whatever its kind but cgroup; raise RuntimeFault."""
+        with Step(f"mount {plan.fstype or plan.kind} on {plan.destination}", plan.destination):
+            if plan.kind == "bind":
+                self._bind(index, plan)
+            elif plan.kind == "remount":
+                self._remount(plan)
+            else:
+                self._new(plan)
+
+    def _bind(self, index: int, plan: MountPlan) -> None:
+        fd = self.sources.pop(index) if index in self.sources else clone_bind(plan)
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISLNK(mode):
+            raise RuntimeFault("a symbolic link cannot be bound", step=f"bind on {plan.destination}", path=plan.source)
+        self.attach(fd, plan.destination, is_directory=stat.S_ISDIR(mode), plain=not plan.follow_destination)
+
+    def _remount(self, plan: MountPlan) -> None:
+        target = self.paths.open(plan.destination)
+        try:
+            change_attributes(target, plan)
+        finally:
+            os.close(target)
+
+    def _new(self, plan: MountPlan) -> None:
+        attributes = plan.change.set & _ATTRIBUTES_AT_MOUNT
+        if plan.late_read_only():
+            attributes &= ~k.MOUNT_ATTR_RDONLY
+        fd = new_filesystem(plan.fstype, plan.source, plan.data, attributes)
+        if plan.copy_up:
+            from runtime.apply.copyup import copy_up
+
+            copy_up(self.paths, plan.destination, fd)
+            if plan.late_read_only():
+                k.mount_setattr(fd, k.Attributes(k.MOUNT_ATTR_RDONLY))
+        if plan.propagation:
+            k.mount_setattr(fd, k.Attributes(propagation=plan.propagation), recursive=plan.deep_propagation)
+        self.attach(fd, plan.destination, is_directory=True, plain=plan.fstype in ("proc", "sysfs"))
+
+
+def hide(paths: RootPaths, masked: tuple[str, ...], null_fd: int) -> None:
+    """Cover each path that exists: a directory with one empty read-only tmpfs, anything else with the host's /dev/null.
+
+    `null_fd` was opened by the creator and is known to be the null device, so nothing in the root can stand in for it.
+    """
+    cover = -1
+    for path in masked:
+        with Step(f"mask {path}", path):
+            target = _open_kernel_path(paths, path)
+            if target is None:
+                continue
+            try:
+                if stat.S_ISDIR(os.fstat(target).st_mode):
+                    if cover < 0:
+                        cover = new_filesystem("tmpfs", "tmpfs", ("size=0k", "nr_inodes=2"), k.MOUNT_ATTR_RDONLY)
+                    copy = k.open_tree("", dir_fd=cover)
+                else:
+                    copy = k.open_tree("", dir_fd=null_fd)
+                k.move_mount(copy, target, path=path)
+                os.close(copy)
+            finally:
+                os.close(target)
+    if cover >= 0:
+        os.close(cover)
+
+
+def make_read_only(paths: RootPaths, read_only: tuple[str, ...]) -> None:
+    """Bind each path that exists on itself, read-only."""
+    for path in read_only:
+        with Step(f"make {path} read-only", path):
+            target = _open_kernel_path(paths, path)
+            if target is None:
+                continue
+            try:
+                copy = k.open_tree("", dir_fd=target, recursive=True)
+                k.mount_setattr(copy, k.Attributes(k.MOUNT_ATTR_RDONLY))
+                k.move_mount(copy, target, path=path)
+                os.close(copy)
+            finally:
+                os.close(target)
+
+
+_KERNEL_FOLDERS = (("/proc/", PROC_SUPER_MAGIC), ("/sys/", SYSFS_MAGIC))
+
+
+def _open_kernel_path(paths: RootPaths, path: str) -> int | None:
+    """Open what is to be covered; below /proc and /sys it must be the kernel's own file, reached without any link."""
+    magic = next((number for folder, number in _KERNEL_FOLDERS if path.startswith(folder)), None)
+    try:
+        fd = paths.open(path, plain=magic == PROC_SUPER_MAGIC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if magic == PROC_SUPER_MAGIC and fstatfs_type(fd) != magic and fstatfs_type_of(paths, "/proc") != magic:
+        os.close(fd)
+        raise RuntimeFault("this is not the kernel's procfs", step=f"cover {path}", path=path)
+    return fd
+
+
+def fstatfs_type_of(paths: RootPaths, path: str) -> int:
+    """Give the file system type of a path in the root."""
+    fd = paths.open(path)
+    try:
+        return fstatfs_type(fd)
+    finally:
+        os.close(fd)
