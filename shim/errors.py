@@ -4,6 +4,7 @@
     ├ InvalidArgument           INVALID_ARGUMENT     the request itself is wrong
     ├ NotFound                  NOT_FOUND            the named object does not exist
     ├ AlreadyExists             ALREADY_EXISTS       the named object exists and differs
+    ├ PermissionDenied          PERMISSION_DENIED    somebody else (a registry) refuses
     ├ FailedPrecondition        FAILED_PRECONDITION  the object is in a state that forbids this
     ├ ResourceExhausted         RESOURCE_EXHAUSTED   a bound was reached
     ├ Unavailable               UNAVAILABLE          a part of the system is not ready; try again
@@ -48,6 +49,12 @@ class AlreadyExists(WherryError):
     """The named object exists already and is not the one that was asked for."""
 
     code = "ALREADY_EXISTS"
+
+
+class PermissionDenied(WherryError):
+    """Somebody we asked, such as a registry, refuses the credentials of the request."""
+
+    code = "PERMISSION_DENIED"
 
 
 class FailedPrecondition(WherryError):
