@@ -193,7 +193,7 @@ class Containerd(Endpoint):
         self.config.write_text(self._configuration(conf_dir, runtime, newer=_major(daemon) >= 2))
         folder = os.path.dirname(daemon)
         environment = {OWNER: str(self.folder), "PATH": f"{folder}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
-        command = [*_without_hybrid(runtime), daemon, "--config", str(self.config), "--log-level", "warn"]
+        command = [*without_hybrid(runtime), daemon, "--config", str(self.config), "--log-level", "warn"]
         self.process = Process(command, self.folder / "daemon.log", environment=environment)
         self.ctr = shutil.which("ctr", path=folder) or find_tool("ctr")
 
@@ -264,7 +264,7 @@ def write_bridge_network(conf_dir: Path, bridge: str, subnet: str, ipam_dir: str
     (conf_dir / "10-test.conflist").write_text(json.dumps(document))
 
 
-def _without_hybrid(runtime: str) -> list[str]:
+def without_hybrid(runtime: str) -> list[str]:
     """Give the command that hides the unified hierarchy of a hybrid host from crun, which refuses to run beside it."""
     unified = "/sys/fs/cgroup/unified"
     if not runtime.endswith("crun") or not os.path.ismount(unified):

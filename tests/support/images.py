@@ -248,12 +248,11 @@ def _reader(pair: tuple[tarfile.TarInfo, bytes]) -> tuple[tarfile.TarInfo, io.By
     return info, io.BytesIO(data)
 
 
-def random_layer(megabytes: int, *, files: int = 64, compression: str = "gzip") -> Layer:
-    """Make a layer of `files` files that compress to about a half, the same bytes each time: for measuring pulls."""
+def random_layer(megabytes: int, *, files: int = 64, seed: str = "", compression: str = "gzip") -> Layer:
+    """Make a layer of `files` files that compress to about a half, the same bytes for the same seed: for measuring pulls."""
     size = megabytes * 1_000_000 // files
     contents = {}
     for number in range(files):
-        seed = hashlib.sha256(str(number).encode()).digest()
-        noise = hashlib.shake_256(seed).digest(size // 2)
+        noise = hashlib.shake_256(f"{seed}/{number}".encode()).digest(size // 2)
         contents[f"data/{number:04}/file"] = noise + bytes(size - len(noise))
     return files_layer(contents, compression)

@@ -1,0 +1,1 @@
+"""Suites and benchmarks that judge any container runtime, Wherry's peers included."""

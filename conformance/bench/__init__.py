@@ -1,0 +1,1 @@
+"""Measure CRI daemons and OCI runtimes side by side, in one run, through one client."""
