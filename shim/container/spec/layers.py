@@ -13,6 +13,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from shim.container.spec.regular import read_regular
 from shim.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -45,16 +46,13 @@ class LayeredRootfs:
         self._layers = tuple(layers)
 
     def read(self, path: str, *, limit: int) -> bytes | None:
-        """See RootfsReader.read; the file is opened without following links and without waiting for a fifo's writer."""
+        """See RootfsReader.read."""
         found = self._resolve(path)
         if found is None:
             return None
-        descriptor = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidArgument(f"{path} of the image is not a regular file")
-            data = file.read(limit + 1)
+        data = read_regular(found, limit, follow=False)
+        if data is None:
+            raise InvalidArgument(f"{path} of the image is not a regular file")
         if len(data) > limit:
             raise InvalidArgument(f"{path} of the image is longer than {limit} bytes")
         return data

@@ -139,7 +139,7 @@ def default_profile(machine: str, bounding: Sequence[str]) -> Json:
 
     The value is shared between containers: it must not be changed.
     """
-    return _profile(machine, frozenset(bounding) & (BY_CAPABILITY.keys()))
+    return _profile(machine, frozenset(BY_CAPABILITY).intersection(bounding))
 
 
 @lru_cache(maxsize=64)

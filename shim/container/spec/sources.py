@@ -10,6 +10,7 @@ from shim.container.spec.devices import check_device
 from shim.container.spec.host import DeviceNode, HostSources, MountSource, SourcePropagation
 from shim.container.spec.mountinfo import propagation_of
 from shim.container.spec.mounts import PRIVATE
+from shim.container.spec.regular import read_regular
 from shim.container.spec.seccomp_profile import LIMIT
 from shim.container.spec.security import LOCALHOST, PREFIX, seccomp_request
 from shim.errors import FailedPrecondition, InvalidArgument
@@ -152,13 +153,12 @@ def _seccomp_profile(config: ContainerConfig, unset: str) -> bytes | None:
     if not path.startswith("/") or "\0" in path:
         raise InvalidArgument(f"{field} is not an absolute path")
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        data = read_regular(path, LIMIT, follow=True)
     except OSError as error:
         raise InvalidArgument(f"{field} cannot be opened: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise InvalidArgument(f"{field} is not a regular file")
-        return file.read(LIMIT + 1)
+    if data is None:
+        raise InvalidArgument(f"{field} is not a regular file")
+    return data
 
 
 def _apparmor_profiles() -> frozenset[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from shim.container.spec.devices import check_device
 from shim.container.spec.inputs import SpecSettings
 from shim.container.spec.mounts import BIDIRECTIONAL, HOST_TO_CONTAINER, PRIVATE, mount_destination
-from shim.container.spec.namespaces import CONTAINER, NODE, POD, TARGET
+from shim.container.spec.namespaces import CONTAINER, NODE, POD, TARGET, uses_user_namespace
 from shim.container.spec.paths import check_cgroup_parent, container_log_path
 from shim.container.spec.pod_files import check_hostname, resolv_conf
 from shim.container.spec.security import check_profile
@@ -111,11 +111,12 @@ def _check_pod_namespaces(options: NamespaceOption) -> None:
             raise InvalidArgument(f"namespace_options.{field} {_mode(mode)} makes no sense for a pod")
     if options.target_id:
         raise InvalidArgument("namespace_options.target_id is for containers, not for pods")
-    _check_user_namespace(options.userns_options)
+    if options.HasField("userns_options"):
+        _check_user_namespace(options.userns_options)
 
 
 def _check_user_namespace(options: UserNamespace) -> None:
-    """Check the mode against the mappings; without any the zero value POD means that nothing was asked."""
+    """Check the mode against the mappings."""
     for field, mappings in (("uids", options.uids), ("gids", options.gids)):
         for mapping in mappings:
             _check_mapping(mapping, f"userns_options.{field}")
@@ -125,8 +126,8 @@ def _check_user_namespace(options: UserNamespace) -> None:
         raise InvalidArgument(f"userns_options.mode {_mode(options.mode)} makes no sense for a user namespace")
     if options.mode == NODE and (options.uids or options.gids):
         raise InvalidArgument("userns_options has mappings, and mode NODE means the node's user namespace")
-    if bool(options.uids) != bool(options.gids):
-        raise InvalidArgument("userns_options needs mappings for both uids and gids")
+    if options.mode == POD and not (options.uids and options.gids):
+        raise InvalidArgument("userns_options.mode POD needs mappings of uids and of gids")
 
 
 def _check_mapping(mapping: IDMapping, field: str) -> None:
@@ -186,7 +187,8 @@ def _check_namespaces(own: NamespaceOption, pod: NamespaceOption) -> None:
         raise InvalidArgument(f"namespace_options.pid is {_mode(own.pid)} for the container, and {_mode(pod.pid)} for its pod")
     if (own.pid == TARGET) != bool(own.target_id):
         raise InvalidArgument("namespace_options.target_id and pid TARGET belong together, and one of them is missing")
-    if own.userns_options != pod.userns_options:
+    inside = uses_user_namespace(own.userns_options), uses_user_namespace(pod.userns_options)
+    if any(inside) and own.userns_options != pod.userns_options:
         raise InvalidArgument("namespace_options.userns_options of the container differ from its pod's")
 
 

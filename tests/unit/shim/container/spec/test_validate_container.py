@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+
+from shim.container.spec.validate import validate_container
+from shim.errors import InvalidArgument, Unimplemented
+
+MOUNT = {"containerPath": "/m", "hostPath": "/h"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"metadata": {}}, "metadata"),
+        ({"image": {}}, "image.image"),
+        ({"logPath": "../x"}, "log_path"),
+        ({"stdinOnce": True}, "stdin_once"),
+        ({"stopSignal": 99}, "stop_signal 99"),
+        ({"mounts": [MOUNT | {"hostPath": ""}]}, r"mounts\[0\].host_path"),
+        ({"mounts": [MOUNT, MOUNT | {"hostPath": "rel"}]}, r"mounts\[1\].host_path"),
+        ({"mounts": [MOUNT | {"propagation": 7}]}, "propagation 7"),
+        ({"mounts": [MOUNT | {"containerPath": "x"}]}, "container_path"),
+        ({"mounts": [MOUNT | {"uidMappings": [{"length": 0}]}]}, "uidMappings"),
+        ({"devices": [{"hostPath": "/dev/null", "permissions": "q"}]}, "permissions"),
+    ],
+)
+def test_bad_containers(kit, fields, message):
+    with pytest.raises(InvalidArgument, match=message):
+        validate_container(kit.container(**fields), kit.pod(logDirectory="/var/log"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mounts": [MOUNT | {"image": {"image": "x"}}]}, "^ImageVolumeMountFailed"),
+        ({"mounts": [MOUNT | {"mountOptions": ["noexec"]}]}, "mount_options"),
+        ({"CDIDevices": [{"name": "vendor.com/gpu=0"}]}, "vendor.com/gpu=0"),
+        ({"annotations": {"cdi.k8s.io/x": "vendor.com/gpu=0"}}, "CDI"),
+    ],
+)
+def test_what_is_not_served_yet(kit, fields, message):
+    with pytest.raises(Unimplemented, match=message):
+        validate_container(kit.container(**fields), kit.pod())
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [
+        ({"privileged": True}, "no privileged container allowed"),
+        ({"runAsUsername": "a:b"}, "run_as_username"),
+        ({"runAsUser": {"value": 2**31}}, "run_as_user"),
+        ({"runAsGroup": {"value": 5}}, "without a user"),
+        ({"supplementalGroups": [-1]}, "supplemental_groups"),
+        ({"supplementalGroupsPolicy": 3}, "supplemental_groups_policy"),
+        ({"apparmor": {"profileType": "Localhost"}}, "localhost_ref"),
+        ({"maskedPaths": ["proc/kcore"]}, "masked_paths"),
+        ({"readonlyPaths": ["x"]}, "readonly_paths"),
+    ],
+)
+def test_bad_security(kit, context, message):
+    with pytest.raises(InvalidArgument, match=message):
+        validate_container(kit.container(**kit.security(**context)), kit.pod())
+
+
+MAPS = {"hostId": 100000, "containerId": 0, "length": 65536}
+USERNS = {"usernsOptions": {"mode": "POD", "uids": [MAPS], "gids": [MAPS]}}
+
+
+@pytest.mark.parametrize(
+    ("own", "pod", "message"),
+    [
+        ({"network": "NODE"}, {}, "network is NODE for the container, and POD"),
+        ({"network": "CONTAINER"}, {}, "network CONTAINER"),
+        ({"ipc": "NODE"}, {}, "ipc is NODE"),
+        ({"pid": "NODE"}, {"pid": "CONTAINER"}, "pid is NODE"),
+        ({"pid": "POD"}, {"pid": "CONTAINER"}, "pid is POD"),
+        ({"pid": "TARGET"}, {}, "target_id"),
+        ({"targetId": "x"}, {}, "target_id"),
+        ({"pid": 8}, {}, "pid 8"),
+        (USERNS, {}, "userns_options"),
+        ({}, USERNS, "userns_options"),
+    ],
+)
+def test_contradictions_with_the_pod(kit, own, pod, message):
+    config = kit.container(**kit.security(namespaceOptions=own))
+    with pytest.raises(InvalidArgument, match=message):
+        validate_container(config, kit.pod(**kit.security(namespaceOptions=pod)))
+
+
+@pytest.mark.parametrize(
+    ("own", "pod"),
+    [
+        ({}, {}),
+        ({}, {"network": "NODE", "ipc": "NODE", "pid": "NODE"}),
+        ({"network": "NODE", "ipc": "NODE", "pid": "NODE"}, {"network": "NODE", "ipc": "NODE", "pid": "NODE"}),
+        ({"pid": "CONTAINER"}, {}),
+        ({"pid": "TARGET", "targetId": "x"}, {"pid": "CONTAINER"}),
+        (USERNS, USERNS),
+        ({"usernsOptions": {"mode": "NODE"}}, {}),
+    ],
+)
+def test_agreements_with_the_pod(kit, own, pod):
+    validate_container(kit.container(**kit.security(namespaceOptions=own)), kit.pod(**kit.security(namespaceOptions=pod)))
+
+
+def test_without_options_a_container_follows_its_pod(kit):
+    validate_container(kit.container(), kit.pod(**kit.security(namespaceOptions={"pid": "CONTAINER", **USERNS})))
