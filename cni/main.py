@@ -1,0 +1,49 @@
+"""wherry-cni: the bundled plugins as programs.
+
+Called by the name of a plugin (a link made by `wherry-cni install DIR`), or with it as first argument, it is that plugin.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cni import plugins, skel
+from cni.executor import Executor
+
+_USAGE = "usage: wherry-cni PLUGIN | wherry-cni install DIRECTORY"
+
+
+def main() -> int:
+    """Run the plugin that argv names and give its exit status; called without CNI_COMMAND, say what this is."""
+    name = os.path.basename(sys.argv[0])
+    arguments = sys.argv[1:]
+    if plugins.find(name) is None:
+        if len(arguments) == 2 and arguments[0] == "install":
+            return install(arguments[1])
+        name = arguments[0] if len(arguments) == 1 else ""
+    plugin = plugins.find(name)
+    if plugin is None:
+        known = ", ".join(plugins.MODULES)
+        sys.stderr.write(f"{_USAGE}\nplugins: {known}\n")
+        return 2
+    if "CNI_COMMAND" not in os.environ:
+        sys.stderr.write(f"{name} is a cni plugin: a container runtime calls it, with CNI_COMMAND in the environment\n")
+        return 2
+    paths = [path for path in os.environ.get("CNI_PATH", "").split(":") if path]
+    return skel.main(plugin, os.environ, sys.stdin.buffer, sys.stdout, Executor(paths))
+
+
+def install(directory: str) -> int:
+    """Make a link in `directory` for every plugin; what has the name of a plugin there already is replaced atomically."""
+    target = os.path.realpath(sys.argv[0])
+    os.makedirs(directory, exist_ok=True)
+    for name in plugins.MODULES:
+        temporary = os.path.join(directory, f".{name}.{os.getpid()}")
+        os.symlink(target, temporary)
+        os.replace(temporary, os.path.join(directory, name))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
