@@ -16,15 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from shim.errors import InvalidArgument
-
-try:
-    from shim.image.config import ImageConfig
-except ModuleNotFoundError:  # the image store has not landed yet
-
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class ImageConfig:  # type: ignore[no-redef]  # stand-in
-        """Images and registries."""
-
+from shim.image.config import ImageConfig
 
 DEFAULT_PATH = "/etc/wherry/config.toml"
 """Read when it exists and no --config is given."""
@@ -145,7 +137,7 @@ def parse(data: bytes, name: str = "configuration") -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"{name} is not TOML: {error}") from error
     config = decode(Config, table, name)
-    _check(config, name)
+    check(config, name)
     return config
 
 
@@ -187,7 +179,8 @@ def _kind(hint: Any) -> str:
     return names.get(hint, "an array" if typing.get_origin(hint) is tuple else "a table")
 
 
-def _check(config: Config, name: str) -> None:
+def check(config: Config, name: str) -> None:
+    """Raise InvalidArgument for values that no type excludes; `name` says in the message where they come from."""
     choices = {
         "log.level": (config.log.level, ("debug", "info", "warning", "error")),
         "log.format": (config.log.format, ("auto", "json", "console")),

@@ -1,1 +1,1 @@
-"""Containers: one RPC a file, and the spec that each container runs by."""
+"""Containers, one RPC a file: create, start, stop, remove, status, list, exec_sync, reopen_log; and what they share."""

@@ -38,9 +38,6 @@ class ContainerMeta:
     handler: str
     log_path: str = ""
     stop_signal: int = 15
-    uid: int = 0
-    gid: int = 0
-    groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +55,9 @@ class ContainerStatus:
     unknown: bool = False
     """Nobody can say whether it runs."""
     removing: bool = False
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
     resources: bytes = b""
     """Serialized LinuxContainerResources, once updated."""
 

@@ -41,6 +41,8 @@ class PodStatus:
     """The boot in which its processes and namespaces were made."""
     network: str = ""
     """Empty, "adding" (ADD may have had effects) or "added"; DEL makes it empty again."""
+    network_name: str = ""
+    """Name of the CNI network it was added to."""
     ips: tuple[str, ...] = ()
     cni_result: str = ""
     namespaces: dict[str, str] = field(default_factory=dict)

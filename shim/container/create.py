@@ -1,0 +1,158 @@
+"""CreateContainer: a row, a root filesystem, a bundle, a process that waits at the gate."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from shim.container.bundle import create_request, log_path, prepare_bundle
+from shim.container.cleanup import remove_container_dir
+from shim.container.replay import replay_command
+from shim.container.spec.signals import parse_signal, stop_signal
+from shim.container.spec.validate import validate_container
+from shim.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from shim.events import EventKind
+from shim.gen.runtime.v1 import api_pb2
+from shim.monitor.protocol import RootfsMount
+from shim.pod.rollback import Rollback
+from shim.pod.timing import Timing
+from shim.store.containers import Container, ContainerMeta, ContainerStatus, State, container_name
+
+if TYPE_CHECKING:
+    from shim.config import HandlerConfig
+    from shim.container.bundle import Bundle
+    from shim.gen.runtime.v1.api_pb2 import ContainerConfig
+    from shim.image.service import ImageRecord
+    from shim.monitor.protocol import ContainerCreate
+    from shim.pod.node import Node
+    from shim.store.pods import Pod
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What was asked for, resolved and checked."""
+
+    pod: Pod
+    name: str
+    config: ContainerConfig
+    image: ImageRecord
+    handler: HandlerConfig
+
+
+async def create_container(node: Node, pod_id: str, config: ContainerConfig) -> str:
+    """Create a container in a pod and give its id; a repetition of a running or finished call gives the same container.
+
+    Raises NotFound for an unknown pod or image, FailedPrecondition in a stopped pod, InvalidArgument naming the field,
+    AlreadyExists when the name is taken by a different container. Undone completely when it fails or its callers go away.
+    """
+    pod = node.pods.get(pod_id)
+    order = _check(node, pod, config)
+    token = config.SerializeToString(deterministic=True)
+    return await node.flights.join(("create", order.name), lambda: _create_or_find(node, order), token=token)
+
+
+def _check(node: Node, pod: Pod, config: ContainerConfig) -> Order:
+    if not config.metadata.name:
+        raise InvalidArgument("config.metadata must have a name")
+    if not pod.ready:
+        raise FailedPrecondition(f"pod {pod.id} is not running; run a new one")
+    if not config.image.image:
+        raise InvalidArgument("config.image.image must name an image")
+    validate_container(config, pod.config)
+    handler = node.config.runtime.handler(pod.meta.handler)
+    if handler is None:
+        raise FailedPrecondition(f"runtime handler {pod.meta.handler!r} of pod {pod.id} is not configured any more")
+    return Order(
+        pod=pod,
+        name=container_name(config.metadata, pod.id),
+        config=config,
+        image=node.images.resolve(config.image.image),
+        handler=handler,
+    )
+
+
+async def _create_or_find(node: Node, order: Order) -> str:
+    container = node.containers.named(order.name)
+    if container is None:
+        return await _create(node, order)
+    if container.state is State.CREATED and container.config == order.config:
+        return container.id
+    raise AlreadyExists(
+        f"container {order.name!r} exists as {container.id}, {container.state}; remove it or use the next attempt"
+    )
+
+
+async def _create(node: Node, order: Order) -> str:
+    timing = Timing("container created")
+    container = _plan(order)
+    bundle: Bundle | None = None
+    async with Rollback() as rollback:
+        try:
+            rollback.undo("container row", node.containers.remove, container.id)
+            await node.containers.add(container)
+            timing.mark("row")
+            rollback.undo("container directory", remove_container_dir, node, container.id)
+            rollback.undo("container rootfs", node.images.remove_rootfs, container.id)
+            directory = node.container_dir(container.id)
+            rootfs = await node.images.prepare_rootfs(container.id, order.image.id, directory)
+            mount = RootfsMount(lower=list(rootfs.lower), upper=rootfs.upper or "", work=rootfs.work or "")
+            timing.mark("rootfs")
+            bundle = await prepare_bundle(node, order.pod, container, order.image)
+            timing.mark("bundle")
+            pid = await _hand_over(node, order, create_request(node, container, mount), rollback)
+            timing.mark("monitor")
+            await _commit(node, container, bundle, pid)
+            timing.mark("commit")
+        except Exception as error:
+            if bundle is not None:
+                command = replay_command(container.id, bundle.config_json, node.images.layer_paths(order.image.id))
+                log.warning("create failed", container=container.id, error=str(error), replay=command)
+            raise
+        rollback.pop_all()
+    node.tell(EventKind.CREATED, container.id, container.pod_id)
+    timing.log(container=container.id)
+    return container.id
+
+
+def _plan(order: Order) -> Container:
+    kept = api_pb2.ContainerConfig()
+    kept.CopyFrom(order.config)
+    meta = ContainerMeta(
+        id=secrets.token_hex(32),
+        name=order.name,
+        pod_id=order.pod.id,
+        created_at=time.time_ns(),
+        image_id=order.image.id,
+        handler=order.handler.path,
+        log_path=log_path(order.pod.config, order.config),
+        stop_signal=parse_signal(stop_signal(order.config, order.image.config.stop_signal)),
+    )
+    return Container(meta=meta, config=kept, status=ContainerStatus())
+
+
+async def _hand_over(node: Node, order: Order, request: ContainerCreate, rollback: Rollback) -> int:
+    """Let the monitor create the container; another runtime's binary does so at start, where kubelet expects its refusals."""
+    monitor = node.monitors.get(order.pod.id)
+    rollback.undo("container process", monitor.delete, request.container_id)
+    if order.handler.path:
+        return 0
+    return await monitor.create(request)
+
+
+async def _commit(node: Node, container: Container, bundle: Bundle, pid: int) -> None:
+    if not node.pods.get(container.pod_id).ready:
+        raise FailedPrecondition(f"pod {container.pod_id} was stopped while container {container.name} was being created")
+    now = time.time_ns()
+    user = bundle.user
+
+    def change(status: ContainerStatus) -> ContainerStatus:
+        return dataclasses.replace(status, created_at=now, pid=pid, uid=user.uid, gid=user.gid, groups=tuple(user.groups))
+
+    await node.containers.update(container.id, change)

@@ -1,0 +1,76 @@
+"""StartContainer: open the gate."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING
+
+from shim.container.bundle import create_request
+from shim.container.exits import announce
+from shim.errors import FailedPrecondition, WherryError
+from shim.events import EventKind
+from shim.monitor.protocol import RootfsMount, StartFailed
+from shim.pod.timing import Timing
+from shim.store.containers import State
+
+if TYPE_CHECKING:
+    from shim.monitor.protocol import ContainerCreate
+    from shim.pod.node import Node
+    from shim.store.containers import Container, ContainerStatus
+
+START_ERROR_EXIT_CODE = 128
+START_ERROR = "StartError"
+
+
+async def start_container(node: Node, container_id: str) -> None:
+    """Start a created container.
+
+    Raises NotFound, FailedPrecondition when it is not in the created state or its pod has stopped, and StartFailed when the
+    user's process cannot be executed: the container is then exited, with the reason and exit code of that.
+    A start goes on when its caller leaves, because nobody could say whether the process has seen the light.
+    """
+    container = node.containers.get(container_id)
+    await node.flights.join(("start", container.id), lambda: _start(node, container.id), detached=True)
+
+
+async def _start(node: Node, container_id: str) -> None:
+    timing = Timing("container started")
+    container = node.containers.get(container_id)
+    if container.status.removing:
+        raise FailedPrecondition(f"container {container_id} is being removed")
+    if container.state is not State.CREATED:
+        raise FailedPrecondition(f"container {container_id} is {container.state}; only a created container can be started")
+    if not node.pods.get(container.pod_id).ready:
+        raise FailedPrecondition(f"pod {container.pod_id} is not running; run a new one")
+    monitor = node.monitors.get(container.pod_id)
+    try:
+        pid = container.status.pid or await monitor.create(_late_request(node, container))
+        started_at = await monitor.start(container_id)
+    except WherryError as error:
+        await _failed(node, container_id, error)
+        raise
+    timing.mark("monitor")
+    change = {"started_at": started_at, "pid": pid}
+    await node.containers.update(container_id, lambda status: dataclasses.replace(status, **change), must_persist=False)
+    timing.mark("commit")
+    node.tell(EventKind.STARTED, container_id, container.pod_id)
+    timing.log(container=container_id)
+
+
+def _late_request(node: Node, container: Container) -> ContainerCreate:
+    directory = node.container_dir(container.id)
+    layers = list(node.images.layer_paths(container.meta.image_id))
+    return create_request(node, container, RootfsMount(lower=layers, upper=f"{directory}/upper", work=f"{directory}/work"))
+
+
+async def _failed(node: Node, container_id: str, error: WherryError) -> None:
+    exit_code, reason = START_ERROR_EXIT_CODE, START_ERROR
+    if isinstance(error, StartFailed):
+        exit_code, reason = error.exit_code, error.reason or START_ERROR
+    now = time.time_ns()
+
+    def change(status: ContainerStatus) -> ContainerStatus:
+        return dataclasses.replace(status, finished_at=now, pid=0, exit_code=exit_code, reason=reason, message=str(error))
+
+    announce(node, await node.containers.update(container_id, change, must_persist=False))

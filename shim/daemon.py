@@ -1,0 +1,174 @@
+"""wherryd: the CRI server's process, from its command line to its end.
+
+`main` is called by shim.bootstrap, which has started the spawner before grpc was imported. The daemon never forks. It
+exits when the spawner dies, so that the service manager restarts both; monitors and containers go on in every case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import grp
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+
+from shim import log as logs
+from shim.container.exits import on_event, pod_lost
+from shim.container.spec.detect import detect_host
+from shim.errors import FailedPrecondition, InvalidArgument, WherryError
+from shim.options import Options, parse, print_only
+from shim.pod.monitors import Monitors
+from shim.pod.network import PodNetwork, parse_cidrs
+from shim.pod.node import Node
+from shim.pod.recover import read_boot_id, recover
+from shim.store import meta
+from shim.store.containers import ContainerStore
+from shim.store.database import Database
+from shim.store.pods import PodStore
+
+if TYPE_CHECKING:
+    from shim.config import Config
+    from shim.spawner.client import SpawnerClient
+
+log = structlog.get_logger()
+
+DRAIN_SECONDS = 20.0
+"""Time that running calls have, at the end, to finish or to undo themselves."""
+
+
+def main(argv: list[str], spawner_socket: socket.socket, spawner_pid: int) -> int:
+    """Serve until a signal, or print what was asked for; give the exit status."""
+    try:
+        options = parse(argv)
+    except InvalidArgument as error:
+        sys.stderr.write(f"wherryd: {error}\n")
+        return 2
+    status = print_only(options)
+    if status is not None:
+        return status
+    logs.set_up(options.config.log)
+    try:
+        return asyncio.run(serve(options, spawner_socket, spawner_pid))
+    except (WherryError, OSError) as error:
+        log.critical("wherryd cannot serve", error=str(error))
+        return 1
+
+
+async def serve(options: Options, spawner_socket: socket.socket, spawner_pid: int) -> int:
+    """Start everything, serve, and stop in reverse order."""
+    from shim.rpc.server import listen, make_server  # noqa: PLC0415 - grpc is imported last: errors above come quickly
+    from shim.spawner.client import SpawnerClient  # noqa: PLC0415 - the same
+
+    config = options.config
+    async with contextlib.AsyncExitStack() as stack:
+        for directory in (config.root, config.state):
+            stack.callback(os.close, lock(directory))
+        spawner = SpawnerClient(spawner_socket)
+        node = await make_node(config, spawner, stack)
+        await node.images.start()
+        await recover(node)
+        server = make_server(node)
+        listen(server, config.socket_path, group_id(config.group))
+        await server.start()
+        stack.push_async_callback(server.stop, 5.0)
+        stack.push_async_callback(node.flights.drain, DRAIN_SECONDS)
+        gc.collect()
+        gc.freeze()
+        log.info("serving", address=config.socket_path, pid=os.getpid(), spawner=spawner_pid, pods=len(node.pods))
+        notify("READY=1\nSTATUS=serving")
+        status = await until_told(spawner)
+        notify("STOPPING=1")
+    log.info("stopped")
+    return status
+
+
+async def make_node(config: Config, spawner: SpawnerClient, stack: contextlib.AsyncExitStack) -> Node:
+    """Make the parts; `stack` gets what has to be closed."""
+    from shim.image.service import ImageStore  # noqa: PLC0415 - a large import
+
+    database = Database.open(f"{config.root}/wherry.db")
+    stack.callback(database.close)
+    monitors = Monitors(config.state, spawner)
+    stack.push_async_callback(monitors.close)
+    network = PodNetwork(config, spawner)
+    stack.callback(network.close)
+    cidr = database.read(lambda connection: meta.get(connection, "pod_cidr"))
+    if cidr:
+        network.use_pod_cidr(parse_cidrs(cidr))
+    node = Node(
+        config=config,
+        database=database,
+        pods=PodStore(database),
+        containers=ContainerStore(database),
+        images=ImageStore(config.image, config.root, database, spawner),
+        jobs=spawner,
+        monitors=monitors,
+        network=network,
+        host=detect_host(),
+        boot_id=read_boot_id(),
+    )
+    stack.callback(node.workers.shutdown, wait=False, cancel_futures=True)
+    monitors.on_event = lambda pod_id, event: on_event(node, pod_id, event)
+    monitors.on_lost = lambda pod_id: pod_lost(node, pod_id)
+    await network.refresh()
+    return node
+
+
+async def until_told(spawner: SpawnerClient) -> int:
+    """Wait for a signal that ends the daemon, or for the spawner's death; give the exit status."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[int] = loop.create_future()
+
+    def end(status: int) -> None:
+        if not told.done():
+            told.set_result(status)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, 0)
+    loop.add_signal_handler(signal.SIGHUP, lambda: log.info("SIGHUP noted; restart wherryd to read the configuration again"))
+
+    def orphaned(_future: object) -> None:
+        log.critical("the spawner is gone; ending to be restarted")
+        end(1)
+
+    spawner.closed.add_done_callback(orphaned)
+    return await told
+
+
+def lock(directory: str) -> int:
+    """Make a directory ours (0711) and give the descriptor that holds its lock; raise FailedPrecondition when it is taken."""
+    os.makedirs(directory, 0o711, exist_ok=True)
+    fd = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise FailedPrecondition(f"another wherryd uses {directory}: stop it, or give --root and --state") from None
+    return fd
+
+
+def group_id(group: str) -> int:
+    """Give the number of a group, -1 for none; raise InvalidArgument for one that does not exist."""
+    if not group or group.isdigit():
+        return int(group or -1)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise InvalidArgument(f"group {group!r} of the socket does not exist") from None
+
+
+def notify(state: str) -> None:
+    """Tell the service manager (sd_notify(3)); nothing happens without one."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.connect("\0" + address[1:] if address.startswith("@") else address)
+        sock.sendall(state.encode())

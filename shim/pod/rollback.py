@@ -1,0 +1,36 @@
+"""Undo, in reverse order, what a failed call has made; every step runs even when an earlier one fails."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+STEP_TIMEOUT = 90.0
+"""Seconds one step may take before the next is tried."""
+
+log = structlog.get_logger()
+
+
+class Rollback(AsyncExitStack):
+    """An exit stack whose steps have names and cannot hide the error that caused them.
+
+    Leave the block without `pop_all()` and everything is undone.
+    """
+
+    def undo(self, what: str, step: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Remember that `what` was (or is about to be) made and that step(*args) removes it."""
+        self.push_async_callback(_run, what, step, args)
+
+
+async def _run(what: str, step: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
+    try:
+        async with asyncio.timeout(STEP_TIMEOUT):
+            await step(*args)
+    except Exception as error:  # noqa: BLE001 - the remaining steps must run, and the first error is the one to report
+        log.error("undo failed", step=what, error=f"{type(error).__name__}: {error}")  # noqa: TRY400 - one line, no traceback
