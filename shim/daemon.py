@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from shim import log as logs
-from shim.container.exits import on_event, pod_lost
+from shim.container.exits import on_event
 from shim.container.spec.detect import detect_host
 from shim.errors import FailedPrecondition, InvalidArgument, WherryError
 from shim.options import Options, parse, print_only
+from shim.pod.lost import pod_lost
 from shim.pod.monitors import Monitors
 from shim.pod.network import PodNetwork, parse_cidrs
 from shim.pod.node import Node

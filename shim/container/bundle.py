@@ -24,8 +24,8 @@ from shim.store.containers import State
 
 if TYPE_CHECKING:
     from shim.container.spec.inputs import ResolvedUser
-    from shim.gen.runtime.v1.api_pb2 import ContainerConfig, PodSandboxConfig
-    from shim.image.service import ImageRecord
+    from shim.gen.runtime.v1.api_pb2 import ContainerConfig
+    from shim.image.record import ImageRecord
     from shim.monitor.protocol import RootfsMount
     from shim.pod.node import Node
     from shim.store.containers import Container
@@ -123,18 +123,6 @@ def create_request(node: Node, container: Container, rootfs: RootfsMount) -> Con
         log_path=container.meta.log_path,
         systemd_cgroup=node.config.cgroup.driver == "systemd",
     )
-
-
-def log_path(pod: PodSandboxConfig, config: ContainerConfig) -> str:
-    """Give the absolute path of the container's log, "" for none; raise InvalidArgument when it is not absolute."""
-    if not config.log_path:
-        return ""
-    path = os.path.normpath(f"{pod.log_directory}/{config.log_path}" if pod.log_directory else config.log_path)
-    if not path.startswith("/"):
-        raise InvalidArgument(f"config.log_path {config.log_path!r} is relative and the pod has no log_directory")
-    if pod.log_directory and not path.startswith(os.path.normpath(pod.log_directory) + "/"):
-        raise InvalidArgument(f"config.log_path {config.log_path!r} leaves the pod's log_directory")
-    return path
 
 
 def _target_pid_path(node: Node, pod: Pod, config: ContainerConfig) -> str:

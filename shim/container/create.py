@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from shim.container.bundle import create_request, log_path, prepare_bundle
+from shim.container.bundle import create_request, prepare_bundle
 from shim.container.cleanup import remove_container_dir
 from shim.container.replay import replay_command
+from shim.container.spec.paths import container_log_path
 from shim.container.spec.signals import parse_signal, stop_signal
 from shim.container.spec.validate import validate_container
-from shim.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from shim.errors import AlreadyExists, FailedPrecondition
 from shim.events import EventKind
 from shim.gen.runtime.v1 import api_pb2
 from shim.monitor.protocol import RootfsMount
-from shim.pod.rollback import Rollback
+from shim.pod.rollback import Rollback, settled
 from shim.pod.timing import Timing
 from shim.store.containers import Container, ContainerMeta, ContainerStatus, State, container_name
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from shim.config import HandlerConfig
     from shim.container.bundle import Bundle
     from shim.gen.runtime.v1.api_pb2 import ContainerConfig
-    from shim.image.service import ImageRecord
+    from shim.image.record import ImageRecord
     from shim.monitor.protocol import ContainerCreate
     from shim.pod.node import Node
     from shim.store.pods import Pod
@@ -59,12 +60,8 @@ async def create_container(node: Node, pod_id: str, config: ContainerConfig) -> 
 
 
 def _check(node: Node, pod: Pod, config: ContainerConfig) -> Order:
-    if not config.metadata.name:
-        raise InvalidArgument("config.metadata must have a name")
     if not pod.ready:
         raise FailedPrecondition(f"pod {pod.id} is not running; run a new one")
-    if not config.image.image:
-        raise InvalidArgument("config.image.image must name an image")
     validate_container(config, pod.config)
     handler = node.config.runtime.handler(pod.meta.handler)
     if handler is None:
@@ -131,7 +128,7 @@ def _plan(order: Order) -> Container:
         created_at=time.time_ns(),
         image_id=order.image.id,
         handler=order.handler.path,
-        log_path=log_path(order.pod.config, order.config),
+        log_path=container_log_path(order.config, order.pod.config),
         stop_signal=parse_signal(stop_signal(order.config, order.image.config.stop_signal)),
     )
     return Container(meta=meta, config=kept, status=ContainerStatus())
@@ -143,7 +140,7 @@ async def _hand_over(node: Node, order: Order, request: ContainerCreate, rollbac
     rollback.undo("container process", monitor.delete, request.container_id)
     if order.handler.path:
         return 0
-    return await monitor.create(request)
+    return await settled(monitor.create(request))
 
 
 async def _commit(node: Node, container: Container, bundle: Bundle, pid: int) -> None:

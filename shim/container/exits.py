@@ -95,14 +95,3 @@ def announce(node: Node, container: Container) -> None:
         exit_code=container.status.exit_code,
         reason=container.status.reason,
     )
-
-
-async def pod_lost(node: Node, pod_id: str) -> None:
-    """Note that a monitor went away unasked: its containers cannot be observed any more."""
-    if pod_id not in node.pods:
-        return
-    log.error("the monitor of a pod is lost", pod=pod_id)
-    now = time.time_ns()
-    await node.pods.update(pod_id, lambda status: dataclasses.replace(status, stopped_at=status.stopped_at or now))
-    for container in node.containers.of_pod(pod_id):
-        announce(node, await node.containers.update(container.id, lost))

@@ -51,8 +51,9 @@ async def _start(node: Node, container_id: str) -> None:
         await _failed(node, container_id, error)
         raise
     timing.mark("monitor")
-    change = {"started_at": started_at, "pid": pid}
-    await node.containers.update(container_id, lambda status: dataclasses.replace(status, **change), must_persist=False)
+    await node.containers.update(
+        container_id, lambda status: dataclasses.replace(status, started_at=started_at, pid=pid), must_persist=False
+    )
     timing.mark("commit")
     node.tell(EventKind.STARTED, container_id, container.pod_id)
     timing.log(container=container_id)

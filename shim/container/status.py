@@ -12,7 +12,7 @@ from shim.store.containers import State
 
 if TYPE_CHECKING:
     from shim.gen.runtime.v1.api_pb2 import ContainerFilter
-    from shim.image.service import ImageRecord
+    from shim.image.record import ImageRecord
     from shim.pod.node import Node
     from shim.store.containers import Container
 

@@ -18,7 +18,7 @@ BURST = 2**31 - 1
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3})|([numkMGTPE]|[KMGTPE]i)?)")
 _SUFFIXES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
-_BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60}
 
 
 def capabilities(config: PodSandboxConfig) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def parse_quantity(text: str, where: str) -> int:
     if match is None:
         raise InvalidArgument(f"{where}: {text!r} is no quantity")
     number, exponent, suffix = match.groups()
-    factor = float(f"1e{exponent}") if exponent else {**_SUFFIXES, **_BINARY, None: 1}[suffix]
+    factor = float(f"1e{exponent}") if exponent else (_SUFFIXES | _BINARY).get(suffix or "", 1.0)
     value = float(number) * factor
     if not 0 < value < 2**63:
         raise InvalidArgument(f"{where}: {text!r} is out of range")

@@ -59,11 +59,14 @@ class Flights:
         flight.waiters += 1
         try:
             return await asyncio.shield(flight.task)
-        finally:
-            flight.waiters -= 1
-            if not flight.waiters and not detached and not flight.task.done():
+        except asyncio.CancelledError:
+            if flight.waiters == 1 and not detached and not flight.task.done():
                 flight.ending = True
                 flight.task.cancel()
+                await asyncio.wait([flight.task])  # what it made is gone when the call ends
+            raise
+        finally:
+            flight.waiters -= 1
 
     async def _find(self, key: Hashable, token: object) -> _Flight | None:
         while (flight := self._flights.get(key)) is not None:

@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import json
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -20,6 +21,7 @@ from shim.container.exits import announce, ended, lost
 from shim.container.remove import remove_container
 from shim.errors import Unavailable
 from shim.monitor.protocol import Exited
+from shim.pod.lost import pod_lost
 from shim.pod.remove import remove_pod_sandbox
 from shim.pod.sweep import sweep
 from shim.store import meta
@@ -72,10 +74,7 @@ async def _try(what: str, step: Any) -> None:
 
 
 async def _recover_pod(node: Node, pod: Pod) -> None:
-    if pod.status.boot_id == node.boot_id:
-        known = await _reconnect(node, pod)
-    else:
-        known = None
+    known = await _reconnect(node, pod) if pod.status.boot_id == node.boot_id else None
     await _reconcile(node, pod, known)
     if not pod.status.ready_at or pod.status.removing:
         log.info("undoing a pod that was not finished", pod=pod.id, removing=pod.status.removing)
@@ -86,7 +85,7 @@ async def _recover_pod(node: Node, pod: Pod) -> None:
             log.info("undoing a container that was not finished", pod=pod.id, container=container.id)
             await _try(f"container {container.id}", _undo(node, container))
     if known is None and not pod.status.stopped_at:
-        await _mark_stopped(node, pod)
+        await (pod_lost(node, pod.id) if pod.status.boot_id == node.boot_id else _rebooted(node, pod))
 
 
 async def _reconnect(node: Node, pod: Pod) -> dict[str, MonitorContainer] | None:
@@ -101,44 +100,39 @@ async def _reconnect(node: Node, pod: Pod) -> dict[str, MonitorContainer] | None
         return None
 
 
-async def _mark_stopped(node: Node, pod: Pod) -> None:
-    """Note that a pod without a monitor does not run; after a reboot also free its addresses."""
-    rebooted = pod.status.boot_id != node.boot_id
+async def _rebooted(node: Node, pod: Pod) -> None:
+    """Note that a pod of an earlier boot does not run, and free its addresses."""
     now = time.time_ns()
-    await node.pods.update(pod.id, lambda status: dataclasses.replace(status, stopped_at=now))
-    log.warning("pod is not running any more", pod=pod.id, rebooted=rebooted)
-    if rebooted and pod.status.network:
+    await node.pods.update(pod.id, lambda status: dataclasses.replace(status, stopped_at=now, namespaces={}))
+    log.warning("pod did not survive the reboot", pod=pod.id, name=pod.name)
+    if pod.status.network:
         await node.network.detach(pod)
-        change: dict[str, Any] = {"network": "", "namespaces": {}}
-        await node.pods.update(pod.id, lambda status: dataclasses.replace(status, **change))
+        await node.pods.update(pod.id, lambda status: dataclasses.replace(status, network=""))
 
 
 async def _reconcile(node: Node, pod: Pod, known: dict[str, MonitorContainer] | None) -> None:
+    """Bring the containers of a pod to agree with its monitor (None: there is none) and the exit records."""
+    gone = pod.status.boot_id != node.boot_id or known is not None
     for container in node.containers.of_pod(pod.id):
         record = _exit_record(node, pod, container.id)
-        view = None if known is None else known.get(container.id)
-
-        def change(
-            status: ContainerStatus, record: Exited | None = record, view: MonitorContainer | None = view
-        ) -> ContainerStatus:
-            return _merge(status, view, record)
-
+        view = (known or {}).get(container.id)
+        # What is not known to another runtime's monitor before its start has not been created there yet.
+        late = bool(container.meta.handler) and container.state is State.CREATED and known is not None
+        change = partial(_merge, view=view, record=record, gone=gone and view is None and not late)
         changed = await node.containers.update(container.id, change)
         if changed.status.finished_at and not container.status.finished_at:
             announce(node, changed)
 
 
-def _merge(status: ContainerStatus, view: MonitorContainer | None, record: Exited | None) -> ContainerStatus:
-    """Give the status that agrees with the monitor (None: it does not know the container) and the exit record."""
+def _merge(status: ContainerStatus, *, view: MonitorContainer | None, record: Exited | None, gone: bool) -> ContainerStatus:
+    """Give the status that agrees with what the monitor and the exit record say; `gone`: nobody knows the container."""
     if view is not None and view.started_at_ns and not status.started_at:
         status = dataclasses.replace(status, started_at=view.started_at_ns, pid=view.pid)
     if view is not None and view.exit is not None:
         return ended(status, exited(view.exit))
     if record is not None:
         return ended(status, record)
-    if view is None and status.created_at:
-        return lost(status)
-    return status
+    return lost(status) if gone and status.created_at else status
 
 
 def exited(record: ExitRecord) -> Exited:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
+
+T = TypeVar("T")
 
 STEP_TIMEOUT = 90.0
 """Seconds one step may take before the next is tried."""
@@ -34,3 +36,15 @@ async def _run(what: str, step: Callable[..., Awaitable[Any]], args: tuple[Any, 
             await step(*args)
     except Exception as error:  # noqa: BLE001 - the remaining steps must run, and the first error is the one to report
         log.error("undo failed", step=what, error=f"{type(error).__name__}: {error}")  # noqa: TRY400 - one line, no traceback
+
+
+async def settled(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` to its end even when cancelled meanwhile: what undoes it must not run beside it."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # taken note of; the cancellation is what the caller learns
+        raise

@@ -20,7 +20,7 @@ from shim.pod.capabilities import capabilities
 from shim.pod.cgroup import own_cgroup
 from shim.pod.files import remove_pod_files, write_pod_files
 from shim.pod.namespaces import namespace_request, options
-from shim.pod.rollback import Rollback
+from shim.pod.rollback import Rollback, settled
 from shim.pod.timing import Timing
 from shim.store.pods import Pod, PodMeta, PodStatus, pod_name
 
@@ -75,7 +75,7 @@ async def _run(node: Node, name: str, config: PodSandboxConfig, handler: str) ->
         timing.mark("row")
         rollback.undo("pod directory", remove_pod_files, node.pod_dir(pod.id))
         rollback.undo("monitor", node.monitors.stop, pod.id)
-        monitor = await node.monitors.start(pod.id)
+        monitor = await settled(node.monitors.start(pod.id))
         timing.mark("monitor")
         rollback.undo("namespaces", monitor.teardown_pod)
         status = await _set_up(node, pod, monitor, rollback, timing)
@@ -114,7 +114,8 @@ async def _set_up(node: Node, pod: Pod, monitor: MonitorClient, rollback: Rollba
         os.makedirs(node.config.cni.netns_dir, 0o755, exist_ok=True)
     hostname = pod.config.hostname or node.host.hostname
     sysctls = pod_sysctls(pod.config, SpecSettings())
-    namespaces = await monitor.setup_pod(namespace_request(pod.config, pod.meta.netns, sysctls, hostname))
+    request = namespace_request(pod.config, pod.meta.netns, sysctls, hostname)
+    namespaces = await settled(monitor.setup_pod(request))
     timing.mark("namespaces")
     write_pod_files(node.pod_dir(pod.id), pod.config, node.host.hostname)
     timing.mark("files")

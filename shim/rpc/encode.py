@@ -13,7 +13,7 @@ from shim.store.containers import State
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from shim.image.service import ImageRecord
+    from shim.image.record import ImageRecord
     from shim.pod.node import Node
     from shim.store.containers import Container
     from shim.store.pods import Pod

@@ -11,8 +11,8 @@ from shim.gen.runtime.v1 import api_pb2
 from shim.rpc import encode
 
 if TYPE_CHECKING:
+    from shim.image.record import FsUsage, ImageRecord
     from shim.image.registry.auth import Auth
-    from shim.image.service import FsUsage, ImageRecord
     from shim.pod.node import Node
 
 
