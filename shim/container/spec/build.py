@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-OCI_VERSION = "1.2.0"
+# The version that has all we write, and no later one: crun before 1.12 refuses 1.1 and up.
+OCI_VERSION = "1.0.2"
 ROOTFS = "rootfs"  # relative to the bundle
 
 
 def build_spec(inputs: SpecInputs) -> Json:
-    r"""Give the container's config.json (OCI runtime-spec 1.2) as plain JSON values; see `build` for errors.
+    r"""Give the container's config.json (OCI runtime-spec) as plain JSON values; see `build` for errors.
 
     Bytes of CRI environment values that are not UTF-8 are kept as lone surrogates ("surrogateescape"): json.dumps writes
     them as \udcXX, json.loads gives them back, and os.fsencode makes the original bytes of them for execve.
