@@ -84,5 +84,5 @@ def device_writes(policy: DevicePolicy) -> tuple[Write, ...]:
     """Give the writes to a v1 device cgroup; the first one sets the default and forgets what was there."""
     default, other = ("devices.allow", "devices.deny") if policy.allow else ("devices.deny", "devices.allow")
     writes = [Write(controller="devices", choices=((default, "a"),))]
-    writes += [Write(controller="devices", files=(other,), value=f"{spell(key)} {access}") for key, access in policy.exceptions]
+    writes += [Write(controller="devices", choices=((other, f"{spell(key)} {access}"),)) for key, access in policy.exceptions]
     return tuple(writes)

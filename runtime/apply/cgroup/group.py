@@ -1,0 +1,304 @@
+"""One container's cgroup: a directory in each hierarchy."""
+
+from __future__ import annotations
+
+import os
+from errno import EACCES, EBUSY, EEXIST, EINVAL, ENOENT, EPERM, EROFS
+
+from runtime.apply.cgroup import files
+from runtime.apply.cgroup.detect import detect
+from runtime.errors import CgroupFault, KernelFault
+from runtime.plan.cgroup import UNIFIED, Layout, Write, cgroup_paths, resource_writes, sub_paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.plan.cgroup_devices import DevicePolicy
+    from runtime.spec.model import Pairs
+    from runtime.spec.resources import DeviceRule, Resources
+
+
+def for_container(cgroups_path: str, container_id: str, layout: Layout | None = None) -> Cgroup:
+    """Give the cgroup a container will have; nothing is made yet. Raises CgroupFault for a path that cannot be one."""
+    layout = detect() if layout is None else layout
+    return Cgroup(cgroup_paths(layout, cgroups_path, container_id), layout)
+
+
+def from_paths(paths: Pairs) -> Cgroup:
+    """Give a cgroup whose `paths` were saved."""
+    return Cgroup(paths)
+
+
+class Cgroup:
+    """Directories by hierarchy; every operation covers the cgroups below them too."""
+
+    def __init__(self, paths: Pairs, layout: Layout | None = None) -> None:
+        self.paths = paths
+        self._layout = layout
+        self._made: list[str] = []
+
+    @property
+    def layout(self) -> Layout:
+        """Give the host's hierarchies, looked at once."""
+        if self._layout is None:
+            self._layout = detect()
+        return self._layout
+
+    def directory(self, controller: str) -> str | None:
+        """Give the directory in the v1 hierarchy of a controller, or the v2 one for ""; None when there is none."""
+        for key, directory in self.paths:
+            if controller == key or (key and controller in key.split(",")):
+                return directory
+        return None
+
+    def create(self, *, tolerant: bool = False) -> None:
+        """Make the directories, parents too; those that are there are used as they are.
+
+        With `tolerant` (a runtime without privileges) a hierarchy that may not be written is left out: limits asked of it
+        fail later. Raises CgroupFault, and then the directories made so far are gone.
+        """
+        kept = []
+        for key, directory in self.paths:
+            try:
+                self._make(key, directory)
+            except OSError as error:
+                if tolerant and error.errno in (EACCES, EPERM, EROFS, EEXIST):
+                    continue
+                self.undo()
+                raise CgroupFault.from_os(error, "make the container's cgroup", path=directory) from error
+            kept.append((key, directory))
+        self.paths = tuple(kept)
+
+    def _make(self, key: str, directory: str) -> None:
+        missing = []
+        while not os.path.isdir(directory):
+            missing.append(directory)
+            directory = os.path.dirname(directory)
+        chain = [directory, *reversed(missing)]
+        for path in reversed(missing):
+            try:
+                os.mkdir(path, 0o755)
+            except FileExistsError:
+                continue
+            self._made.append(path)
+        if "cpuset" in key.split(","):
+            self._inherit_cpuset(chain[-1])
+        elif key == UNIFIED and self.layout.kind == "v2":
+            self._hand_down(chain[-1], None)
+
+    def undo(self) -> None:
+        """Remove the directories `create` made, children first, as far as they are empty."""
+        for path in reversed(self._made):
+            try:
+                os.rmdir(path)
+            except OSError:
+                continue
+        self._made.clear()
+
+    def _mount_of(self, key: str) -> str:
+        for hierarchy in self.layout.hierarchies:
+            if hierarchy.key == key:
+                return hierarchy.mount
+        return "/sys/fs/cgroup"
+
+    def _ancestors(self, key: str, directory: str) -> list[str]:
+        """Give the cgroups above `directory`, from the root of the hierarchy down."""
+        mount = self._mount_of(key)
+        above = []
+        while len(directory) > len(mount):
+            directory = os.path.dirname(directory)
+            above.append(directory)
+        return above[::-1]
+
+    def _inherit_cpuset(self, directory: str) -> None:
+        """Fill empty cpus and mems from the root down: v1 lets no process into a cpuset that has none (cpuset(7))."""
+        key = next(key for key, _ in self.paths if "cpuset" in key.split(","))
+        above = self._ancestors(key, directory)
+        for parent, child in zip(above, [*above[1:], directory], strict=True):
+            for file in ("cpuset.cpus", "cpuset.mems"):
+                if not files.read(child, file).strip():
+                    files.write(child, file, files.read(parent, file).strip())
+
+    def _hand_down(self, directory: str, controllers: set[str] | None) -> None:
+        """Enable controllers in every cgroup above a v2 one; None means all that the root has, as far as it goes."""
+        for parent in self._ancestors(UNIFIED, directory):
+            wanted = set(files.read(parent, "cgroup.controllers").split())
+            wanted -= set(files.read(parent, "cgroup.subtree_control").split())
+            if controllers is not None:
+                wanted &= controllers
+            for name in sorted(wanted):
+                try:
+                    files.write(parent, "cgroup.subtree_control", f"+{name}")
+                except OSError:
+                    if controllers is not None:
+                        raise
+
+    def join(self, pid: int) -> None:
+        """Move a process, with all its threads, into the cgroup in every hierarchy; 0 is the caller itself."""
+        for _, directory in self.paths:
+            try:
+                files.write(directory, "cgroup.procs", str(pid))
+            except OSError as error:
+                raise CgroupFault.from_os(error, f"move process {pid} into the cgroup", path=directory) from error
+
+    def sub(self, wanted: str) -> Cgroup:
+        """Give an existing cgroup below: "path" or "controller[,controller]:path"; raise CgroupFault when it is not there."""
+        group = Cgroup(sub_paths(self.paths, wanted), self._layout)
+        for _, directory in group.paths:
+            if not os.path.isdir(directory):
+                raise CgroupFault("does not exist", step="join the sub-cgroup", path=directory)
+        return group
+
+    def apply(self, resources: Resources) -> None:
+        """Make the kernel enforce `resources`, except devices (see `apply_devices`).
+
+        Raises KernelFault for what this host cannot limit, CgroupFault for what the kernel refuses.
+        """
+        postponed: Write | None = None
+        for write in resource_writes(resources, self.layout):
+            again, postponed = postponed, None
+            try:
+                self._write(write)
+            except OSError as error:
+                if not (write.postponable and error.errno in (EINVAL, EBUSY)):
+                    raise self._refused(write, error) from error
+                postponed = write
+            if again is not None:
+                self._write_again(again)
+        if postponed is not None:
+            self._write_again(postponed)
+
+    def _write_again(self, write: Write) -> None:
+        try:
+            self._write(write)
+        except OSError as error:
+            raise self._refused(write, error) from error
+
+    def _write(self, write: Write) -> None:
+        directory = self.directory(write.controller)
+        in_unified = directory is None or write.controller == ""
+        if in_unified:
+            directory = self.directory(UNIFIED)
+        if directory is None:
+            if write.optional:
+                return
+            raise CgroupFault(
+                f"the container has no {write.controller} cgroup to take {write.choices[0][0]}: it may not be written here",
+                step="limit the container",
+            )
+        if in_unified and write.controller and self.layout.kind == "hybrid":
+            self._hand_down(directory, {write.controller})
+        for file, value in write.choices:
+            try:
+                files.write(directory, file, value)
+            except FileNotFoundError:
+                continue
+            return
+        if not write.optional:
+            raise FileNotFoundError(ENOENT, os.strerror(ENOENT), f"{directory}/{write.choices[0][0]}")
+
+    def _refused(self, write: Write, error: OSError) -> CgroupFault | KernelFault:
+        file, value = write.choices[0]
+        if error.errno == ENOENT:
+            return KernelFault(
+                f"this kernel has no {' or '.join(name for name, _ in write.choices)}, which linux.resources asks for",
+                feature=file,
+                step="limit the container",
+            )
+        detail = f"the kernel refuses {value} for {file}"
+        if error.errno == EBUSY and file.startswith("memory."):
+            detail += ": the container uses more than that"
+        return CgroupFault.from_os(error, "limit the container", detail)
+
+    def apply_devices(self, rules: tuple[DeviceRule, ...]) -> None:
+        """Let only the devices that `rules`, and then the ones every container has, allow.
+
+        v1 takes lists, v2 an eBPF program (in a hybrid layout v1, which has the controller). Without a device controller,
+        and without v2, a runtime with privileges raises KernelFault: an open /dev is no silent downgrade.
+        """
+        from runtime.plan.cgroup_devices import device_policy, device_writes
+
+        policy = device_policy(rules)
+        directory = self.directory("devices")
+        unified = self.directory(UNIFIED)
+        if directory is not None:
+            for write in device_writes(policy):
+                self._write_again(write)
+        elif unified is not None:
+            self._attach(unified, policy)
+        else:
+            raise KernelFault(
+                "this host has no device cgroup to keep the container from its devices",
+                feature="device cgroup",
+                step="limit the container",
+            )
+
+    @staticmethod
+    def _attach(directory: str, policy: DevicePolicy) -> None:
+        if policy.allow and not policy.exceptions:
+            return
+        from runtime.kernel.bpf import attach_device_program, load_device_program
+        from runtime.plan.bpf import device_program
+
+        try:
+            program = load_device_program(device_program(policy))
+            try:
+                attach_device_program(program, directory)
+            finally:
+                os.close(program)
+        except OSError as error:
+            raise CgroupFault.from_os(error, "attach the device filter", path=directory) from error
+
+    def pids(self) -> list[int]:
+        """Give the ids of the processes in the cgroup and below it."""
+        from runtime.apply.cgroup.processes import pids
+
+        return pids(self)
+
+    def kill_all(self, signal: int = 9) -> None:
+        """Signal every process, leaving none a moment to fork away from it; returns once SIGKILL has emptied the cgroup."""
+        from runtime.apply.cgroup.processes import signal_all
+
+        signal_all(self, signal)
+
+    def freeze(self) -> None:
+        """Stop every process and return when all stand still."""
+        from runtime.apply.cgroup.processes import set_frozen
+
+        set_frozen(self, frozen=True)
+
+    def thaw(self) -> None:
+        """Let every process run on."""
+        from runtime.apply.cgroup.processes import set_frozen
+
+        set_frozen(self, frozen=False)
+
+    def frozen(self) -> bool:
+        """Tell whether the cgroup is frozen, itself or through one above it."""
+        from runtime.apply.cgroup.processes import is_frozen
+
+        return is_frozen(self)
+
+    def oom_count(self) -> int:
+        """Give how many processes the kernel has killed for memory; 0 when that cannot be known."""
+        sources = (("memory", "memory.oom_control"), (UNIFIED, "memory.events"))
+        for controller, file in sources:
+            directory = self.directory(controller)
+            if directory is not None:
+                try:
+                    return files.keyed(files.read(directory, file), "oom_kill")
+                except OSError:
+                    continue
+        return 0
+
+    def exists(self) -> bool:
+        """Tell whether any of the directories is there."""
+        return any(os.path.isdir(directory) for _, directory in self.paths)
+
+    def remove(self, timeout: float = 2.0) -> None:
+        """Remove the directories and what the container made below them; absent ones are no error.
+
+        Waits up to `timeout` seconds for dying processes to leave; raises CgroupFault naming those that do not.
+        """
+        from runtime.apply.cgroup.processes import remove
+
+        remove(self, timeout)
