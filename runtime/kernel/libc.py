@@ -127,11 +127,11 @@ _NUMBERS = {  # the same on every architecture since Linux 5.1
 }
 _BY_MACHINE = {
     "x86_64": {
-        "pivot_root": 155, "keyctl": 250, "seccomp": 317, "ioprio_set": 251, "sched_setattr": 314,
+        "pivot_root": 155, "keyctl": 250, "bpf": 321, "seccomp": 317, "ioprio_set": 251, "sched_setattr": 314,
         "set_mempolicy": 238, "execveat": 322,
     },
     "generic": {
-        "pivot_root": 41, "keyctl": 219, "seccomp": 277, "ioprio_set": 30, "sched_setattr": 274,
+        "pivot_root": 41, "keyctl": 219, "bpf": 280, "seccomp": 277, "ioprio_set": 30, "sched_setattr": 274,
         "set_mempolicy": 237, "execveat": 281,
     },
 }  # fmt: skip
