@@ -29,6 +29,14 @@ MAX_FDS = 64
 BACKLOG = 16
 """Connections that may wait to be accepted."""
 
+_FAULT_CODES = {
+    "usage": "INVALID_ARGUMENT",
+    "spec": "INVALID_ARGUMENT",
+    "not-found": "NOT_FOUND",
+    "exists": "ALREADY_EXISTS",
+    "state": "FAILED_PRECONDITION",
+    "kernel": "FAILED_PRECONDITION",
+}
 _INLINE = b"J"
 _MEMFD = b"M"
 
@@ -94,9 +102,7 @@ def recv(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 def _recv(sock: socket.socket) -> tuple[bytes, list[int], int]:
     item = array.array("i").itemsize
-    datagram, ancillary, flags, _ = sock.recvmsg(
-        INLINE_LIMIT + 1, socket.CMSG_SPACE(MAX_FDS * item), socket.MSG_CMSG_CLOEXEC
-    )
+    datagram, ancillary, flags, _ = sock.recvmsg(INLINE_LIMIT + 1, socket.CMSG_SPACE(MAX_FDS * item), socket.MSG_CMSG_CLOEXEC)
     received = array.array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -181,10 +187,9 @@ def value_of(error: BaseException) -> dict[str, Any]:
     """
     if isinstance(error, errors.WherryError):
         return {"code": error.code, "message": str(error), "details": getattr(error, "details", {})}
-    to_value = getattr(error, "to_value", None)
-    if to_value is not None:
-        code = "NOT_FOUND" if type(error).__name__ == "NotFoundFault" else "UNKNOWN"
-        return {"code": code, "message": str(error), "details": {"fault": to_value()}}
+    if hasattr(error, "to_value"):
+        fault = error.to_value()
+        return {"code": _FAULT_CODES.get(fault.get("kind"), "UNKNOWN"), "message": str(error), "details": {"fault": fault}}
     if isinstance(error, OSError):
         return {"code": "UNKNOWN", "message": str(error), "details": {"errno": error.errno, "path": str(error.filename or "")}}
     return {"code": "INTERNAL", "message": f"{type(error).__name__}: {error}", "details": {}}

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from shim import process
 from shim.errors import Internal, NotFound, WherryError
 from shim.monitor import overlay, tree
-from shim.monitor.runtimes import CALL_SECONDS, Console, failed_from_text, merged_process
+from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process
 
 if TYPE_CHECKING:
+    from shim.monitor.console import ConsoleSocket
     from shim.monitor.protocol import ContainerCreate, ExecRequest
     from shim.reactor import Reactor
 
@@ -51,7 +52,7 @@ class ExternalRuntime:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(log)
 
-    async def create(self, request: ContainerCreate, stdio: tuple[int, int, int], console: Console | None) -> int:
+    async def create(self, request: ContainerCreate, stdio: tuple[int, int, int], console: ConsoleSocket | None) -> int:
         """See OciRuntime; the rootfs is mounted in the bundle, on the host."""
         pid_file = self._path(request.container_id, "pid")
         arguments = ["create", "--bundle", request.bundle, "--pid-file", pid_file]
@@ -61,7 +62,8 @@ class ExternalRuntime:
         if mounted:
             await process.call(self._reactor, "wherry-mount", lambda: overlay.mount_rootfs(request), timeout=CALL_SECONDS)
         try:
-            await self._run(request.container_id, [*arguments, request.container_id], stdio)
+            keep = console.keep if console is not None else ()
+            await self._run(request.container_id, [*arguments, request.container_id], stdio, keep)
             return _read_pid(pid_file)
         except WherryError as error:
             if mounted:
@@ -113,7 +115,9 @@ class ExternalRuntime:
     async def kill_exec(self, container_id: str, pid: int, group: str) -> None:
         """See OciRuntime: the session and the descendants are looked up in /proc, until none is left."""
         del container_id, group
-        await process.call(self._reactor, "wherry-killer", lambda: tree.kill_tree(pid), timeout=CALL_SECONDS)
+        await process.call(
+            self._reactor, "wherry-killer", lambda: {"killed": sorted(tree.kill_tree(pid))}, timeout=CALL_SECONDS
+        )
 
 
 def _private(path: str, flags: int) -> int:

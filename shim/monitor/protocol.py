@@ -251,7 +251,10 @@ def _check(hint: Any, value: Any, where: str) -> Any:
     if origin is list and isinstance(value, list):
         return [_check(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
     if origin is dict and isinstance(value, dict):
-        return {str(key): item if arguments[1] is Any else _check(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {
+            str(key): item if arguments[1] is Any else _check(arguments[1], item, f"{where}.{key}")
+            for key, item in value.items()
+        }
     if origin is None and dataclasses.is_dataclass(hint):
         return decode(typing.cast("type[Any]", hint), value, f"{where}.")
     if origin is None and (type(value) is hint or (hint is float and type(value) is int)):

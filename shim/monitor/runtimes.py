@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from shim.monitor.protocol import StartFailed
 
 if TYPE_CHECKING:
+    from shim.monitor.console import ConsoleSocket
     from shim.monitor.protocol import ContainerCreate, ExecRequest
 
 CALL_SECONDS = 120.0
@@ -24,7 +25,7 @@ class OciRuntime(Protocol):
     Errors are shim errors; StartFailed when the user's process is at fault, by `create` or by `start`, as the runtime has it.
     """
 
-    async def create(self, request: ContainerCreate, stdio: tuple[int, int, int], console: Console | None) -> int:
+    async def create(self, request: ContainerCreate, stdio: tuple[int, int, int], console: ConsoleSocket | None) -> int:
         """Make the container wait at its gate; give the pid of its init, which is or becomes our child."""
         ...
 
@@ -47,13 +48,6 @@ class OciRuntime(Protocol):
     async def kill_exec(self, container_id: str, pid: int, group: str) -> None:
         """Kill a process that `exec` started, with all its descendants."""
         ...
-
-
-class Console(Protocol):
-    """Where a runtime sends the master of the terminal it made."""
-
-    path: str
-    peer_fd: int
 
 
 def start_failed(number: int, program: str, detail: str = "") -> StartFailed:
@@ -81,7 +75,13 @@ def failed_from_text(text: str) -> StartFailed:
     if "executable file" in lower and "not found" in lower:
         code = 127
     elif "exec:" in lower or "open executable" in lower or "exec " in lower:
-        code = 127 if "no such file or directory" in lower else 126 if "permission denied" in lower or "format error" in lower else 128
+        code = (
+            127
+            if "no such file or directory" in lower
+            else 126
+            if "permission denied" in lower or "format error" in lower
+            else 128
+        )
     else:
         code = 128
     return StartFailed(code, REASON, f"OCI runtime create failed: {text}")

@@ -9,8 +9,8 @@ import signal
 _ROUNDS = 64
 
 
-def kill_tree(root: int) -> dict[str, int]:
-    """Kill `root`, its session and its descendants, again until a look at /proc finds no more of them; give the number killed.
+def kill_tree(root: int) -> set[int]:
+    """Kill `root`, its session and its descendants, again until a look at /proc finds no more of them; give them.
 
     Everything is stopped before it is killed, so that a parent's death does not set a child free before it was seen. A
     process that left the session *and* lost its parent beforehand is not found: that takes a cgroup.
@@ -29,27 +29,38 @@ def kill_tree(root: int) -> dict[str, int]:
     for pid in seen:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
-    return {"killed": len(seen)}
+    return seen
 
 
-def _processes() -> dict[int, tuple[int, int]]:
-    """Give pid → (parent, session) of every process (proc(5))."""
-    table: dict[int, tuple[int, int]] = {}
+def kill_members(group: int) -> set[int]:
+    """Kill what is left of a process group whose leader has ended, and give it."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return set()
+    return {pid for pid, (_parent, member_of, _session) in _processes().items() if member_of == group}
+
+
+def _processes() -> dict[int, tuple[int, int, int]]:
+    """Give pid → (parent, process group, session) of every process (proc(5))."""
+    table: dict[int, tuple[int, int, int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{name}/stat", "rb") as file:
                 # The command stands in parentheses and may contain anything, also parentheses.
                 fields = file.read().rpartition(b")")[2].split()
-                table[int(name)] = (int(fields[1]), int(fields[3]))
+                table[int(name)] = (int(fields[1]), int(fields[2]), int(fields[3]))
     return table
 
 
-def _descendants(table: dict[int, tuple[int, int]], roots: set[int]) -> set[int]:
+def _descendants(table: dict[int, tuple[int, int, int]], roots: set[int]) -> set[int]:
     """Give the transitive children of `roots` and whoever shares a session led by one of them."""
     found = {pid for pid in roots if pid in table}
     grew = True
     while grew:
-        more = {pid for pid, (parent, session) in table.items() if pid not in found and (parent in found or session in found)}
+        more = {
+            pid for pid, (parent, _, session) in table.items() if pid not in found and (parent in found or session in found)
+        }
         found |= more
         grew = bool(more)
     return found

@@ -1,0 +1,69 @@
+"""`wherryd`: what happens before the daemon, in this order and with nothing but the standard library.
+
+1  options that only print something print it and end
+2  the interpreter runs again from a sealed image: no container may ever write to the host's Python (invariant 1)
+3  the spawner is forked, while this process has no thread and no grpc
+4  shim.daemon is imported and takes over
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from shim import wire
+
+
+def main() -> int:
+    """Run wherryd and give its exit status."""
+    argv = sys.argv[1:]
+    status = _print_only(argv)
+    if status is not None:
+        return status
+    try:
+        _seal()
+    except OSError as error:
+        sys.stderr.write(f"wherryd: the interpreter cannot be sealed: {error}\n")
+        return 1
+    ours, theirs = wire.pair()
+    pid = _fork_spawner(ours.fileno(), theirs.fileno())
+    theirs.close()
+    from shim import daemon  # noqa: PLC0415 - it imports grpc, whose threads the spawner must not inherit
+
+    return daemon.main(argv, ours, pid)
+
+
+def _print_only(argv: list[str]) -> int | None:
+    """Serve --help, --version and `config default` without starting anything; None when there is a daemon to run."""
+    from shim.errors import InvalidArgument  # noqa: PLC0415 - after the sealed start they would be imported twice
+    from shim.options import parse, print_only  # noqa: PLC0415 - as above
+
+    try:
+        return print_only(parse(argv))
+    except InvalidArgument as error:
+        sys.stderr.write(f"wherryd: {error}\n")
+        return 2
+
+
+def _seal() -> None:
+    from runtime.sealed import reexec  # noqa: PLC0415 - needed once
+
+    reexec()
+
+
+def _fork_spawner(ours: int, theirs: int) -> int:
+    from shim.process import fork  # noqa: PLC0415 - needed once
+
+    pid = fork()
+    if pid == 0:
+        import socket  # noqa: PLC0415 - needed once
+
+        from shim.spawner.server import run_spawner  # noqa: PLC0415 - imports what only the spawner needs
+
+        os.close(ours)
+        run_spawner(socket.socket(fileno=theirs))
+    return pid
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Small JSON files of the pod's state directory, written so that a reader sees the old or the new one, never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any
+
+_LIMIT = 1024 * 1024
+
+
+def write_json(path: str, value: Any) -> None:
+    """Replace the file at `path` atomically (rename(2)); raise OSError. The directory is a tmpfs: there is nothing to sync."""
+    fresh = f"{path}.new"
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.write(fd, json.dumps(value, separators=(",", ":")).encode())
+    finally:
+        os.close(fd)
+    os.rename(fresh, path)
+
+
+def read_json(path: str) -> Any:
+    """Give the value in the file at `path`, None when there is none or it cannot be read as JSON."""
+    with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
+        return json.loads(file.read(_LIMIT))
+    return None
+
+
+def remove(path: str) -> None:
+    """Remove a file; one that is gone is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

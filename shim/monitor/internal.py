@@ -1,0 +1,122 @@
+"""The built-in runtime, called in short-lived children of the monitor: it may block, enter namespaces and fail there."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from runtime import api
+from runtime.spec.parse import parse_process
+from shim import process
+from shim.errors import FailedPrecondition, NotFound, WherryError
+from shim.monitor import tree
+from shim.monitor.protocol import StartFailed
+from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process, start_failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from shim.monitor.console import ConsoleSocket
+    from shim.monitor.protocol import ContainerCreate, ExecRequest
+    from shim.reactor import Reactor
+
+
+class InternalRuntime:
+    """runtime.api for the containers below one state root."""
+
+    def __init__(self, reactor: Reactor, state_root: str) -> None:
+        self._reactor = reactor
+        self._state_root = state_root
+
+    async def _call(self, name: str, work: Callable[[], dict[str, Any]], keep: Iterable[int] = ()) -> dict[str, Any]:
+        return await process.call(self._reactor, name, work, keep=keep, timeout=CALL_SECONDS)
+
+    async def create(self, request: ContainerCreate, stdio: tuple[int, int, int], console: ConsoleSocket | None) -> int:
+        """See OciRuntime; init mounts the rootfs itself."""
+        rootfs = None
+        if request.rootfs is not None:
+            given = request.rootfs
+            rootfs = api.RootfsMount(
+                lower=tuple(given.lower), upper=given.upper or None, work=given.work or None, options=tuple(given.options)
+            )
+        order = api.CreateRequest(
+            container_id=request.container_id,
+            state_root=self._state_root,
+            bundle=request.bundle,
+            rootfs=rootfs,
+            stdio=stdio,
+            console_socket=console.peer_fd if console is not None else None,
+            systemd_cgroup=request.systemd_cgroup,
+        )
+        keep = [*stdio, *(console.keep if console is not None else ())]
+        try:
+            made = await self._call("wherry-creator", lambda: {"pid": api.create(order).pid}, keep)
+        except WherryError as error:
+            raise _as_start_failure(error) from error
+        return int(made["pid"])
+
+    async def start(self, container_id: str) -> None:
+        """See OciRuntime."""
+
+        def work() -> dict[str, Any]:
+            api.start(self._state_root, container_id)
+            return {}
+
+        try:
+            await self._call("wherry-starter", work)
+        except WherryError as error:
+            failure = _as_start_failure(error)
+            raise failure if isinstance(failure, StartFailed) else failed_from_text(str(error)) from error
+
+    async def kill(self, container_id: str, signal: int, *, all_processes: bool) -> None:
+        """See OciRuntime."""
+
+        def work() -> dict[str, Any]:
+            api.kill(self._state_root, container_id, signal, all_processes=all_processes)
+            return {}
+
+        with contextlib.suppress(NotFound, FailedPrecondition):  # both mean that it does not run any more
+            await self._call("wherry-killer", work)
+
+    async def delete(self, request: ContainerCreate) -> None:
+        """See OciRuntime."""
+
+        def work() -> dict[str, Any]:
+            api.delete(self._state_root, request.container_id, force=True)
+            return {}
+
+        with contextlib.suppress(NotFound):
+            await self._call("wherry-deleter", work)
+
+    async def exec(self, request: ExecRequest, bundle: str, stdio: tuple[int, int, int], group: str) -> int:
+        """See OciRuntime."""
+        del group
+
+        def work() -> dict[str, Any]:
+            merged = merged_process(bundle, request.process)
+            order = api.ExecRequest(
+                container_id=request.container_id,
+                state_root=self._state_root,
+                process=parse_process(merged),
+                stdio=stdio,
+            )
+            return {"pid": api.exec_process(order)}
+
+        try:
+            made = await self._call("wherry-exec", work, stdio)
+        except WherryError as error:
+            raise _as_start_failure(error) from error
+        return int(made["pid"])
+
+    async def kill_exec(self, container_id: str, pid: int, group: str) -> None:
+        """See OciRuntime."""
+        del container_id, group
+        await self._call("wherry-killer", lambda: {"killed": sorted(tree.kill_tree(pid))})
+
+
+def _as_start_failure(error: WherryError) -> WherryError:
+    """Give StartFailed where the fault of the runtime says that execve(2) failed, else the error itself."""
+    fault = error.details.get("fault")
+    if isinstance(fault, dict) and fault.get("kind") == "start":
+        return start_failed(int(fault.get("errno") or 0), str(fault.get("path") or ""), str(fault.get("message") or ""))
+    return error

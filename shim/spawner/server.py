@@ -1,0 +1,217 @@
+"""The spawner: forks monitors and jobs from a process that has everything imported and no thread.
+
+    wherryd → spawner                                        spawner → wherryd
+    ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+    {seq, op: "monitor.start", pod_id, state_dir}            {seq, ok: {pid}}: its socket can be connected to
+    {seq, op: "job", job, kind, params, timeout} + fds       {seq, ok: result} or {seq, error}, when the job has ended
+                                                             {event: "progress", job, data}
+    {seq: 0, op: "job.kill", job}                            none; the job's own reply comes when all of it is dead
+
+When wherryd goes away, running jobs are killed and the spawner ends; monitors stay. When the spawner goes away its jobs die
+with it (PR_SET_PDEATHSIG), and wherryd sees the end of the link.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from runtime.kernel.prctl import set_child_subreaper, set_dumpable
+from shim import process, wire
+from shim.errors import DeadlineExceeded, Internal, InvalidArgument, Unimplemented, WherryError
+from shim.link import Link
+from shim.monitor.server import SOCKET, run_monitor
+from shim.monitor.tree import kill_members, kill_tree
+from shim.reactor import Reactor
+from shim.spawner.jobs import KINDS, function_of, run_job
+
+if TYPE_CHECKING:
+    import socket
+
+    from shim.reactor import Timer
+
+STUCK_SECONDS = 10.0
+"""How long a killed process is waited for; a longer one is stuck in the kernel (state D) and is named."""
+
+WARM = (
+    "runtime.api",
+    "runtime.container",
+    "runtime.launch.creator",
+    "runtime.launch.setns",
+    "runtime.launch.init",
+    "runtime.launch.stage1",
+    "runtime.launch.hooks",
+    "runtime.launch.console",
+    "cni.client",
+    "cni.link",
+)
+"""Imported before the first fork, because some of them are imported where they are used; an absent one is no error."""
+
+
+class Job:
+    """A running job."""
+
+    def __init__(self, pid: int, seq: int) -> None:
+        self.pid = pid
+        self.seq = seq
+        self.left = {pid}
+        self.reply: dict[str, Any] | None = None
+        self.error: WherryError | None = None
+        self.deadline: Timer | None = None
+        self.stuck: Timer | None = None
+
+
+class Spawner:
+    """The loop, the link to wherryd and the jobs."""
+
+    def __init__(self, sock: socket.socket, kinds: dict[str, str]) -> None:
+        self._kinds = kinds
+        self._reactor = Reactor()
+        self._reactor.children.on_reap = self._reaped
+        self._link = Link(self._reactor, sock, self._received)
+        self._link.on_close = self._abandoned
+        self._jobs: dict[int, Job] = {}
+
+    def run(self) -> None:
+        """Serve until wherryd goes away and the last job has ended."""
+        self._reactor.run()
+
+    def _received(self, message: dict[str, Any], fds: list[int]) -> None:
+        seq, op = message.get("seq"), message.get("op")
+        try:
+            if op == "monitor.start":
+                self._link.send({"seq": seq, "ok": self._start_monitor(message)})
+            elif op == "job":
+                self._start_job(message, fds)
+            elif op == "job.kill":
+                job = self._jobs.get(message.get("job", -1))
+                if job is not None:
+                    self._kill(job, Internal("the job was cancelled and killed"))
+            else:
+                raise Unimplemented(f"the spawner has no operation {op!r}")
+        except Exception as error:  # noqa: BLE001 - it crosses as a value
+            self._link.send({"seq": seq, "error": wire.value_of(error)})
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _start_monitor(self, message: dict[str, Any]) -> dict[str, Any]:
+        pod_id, state_dir = message.get("pod_id"), message.get("state_dir")
+        if not isinstance(pod_id, str) or not isinstance(state_dir, str) or not os.path.isabs(state_dir):
+            raise InvalidArgument("monitor.start needs a pod_id and an absolute state_dir")
+        os.makedirs(state_dir, 0o700, exist_ok=True)
+        with wire.listen(os.path.join(state_dir, SOCKET)) as listener:
+            pid = process.fork()
+            if pid == 0:
+                run_monitor(pod_id, state_dir, listener)
+        return {"pid": pid}
+
+    def _start_job(self, message: dict[str, Any], fds: list[int]) -> None:
+        number, seq, timeout = message.get("job"), message.get("seq"), message.get("timeout")
+        if type(number) is not int or number in self._jobs or type(seq) is not int:
+            raise InvalidArgument("job needs a number of its own")
+        ours, theirs = wire.pair()
+        with theirs:
+            pid = process.fork()
+            if pid == 0:
+                run_job(message, fds, theirs.fileno(), self._kinds)
+        job = self._jobs[number] = Job(pid, seq)
+        link = Link(self._reactor, ours, lambda said, extra: self._said(number, said, extra))
+        ended = self._reactor.children.expect(pid)
+        ended.on_done(lambda: self._leader_ended(number, link, ended.result()))
+        if isinstance(timeout, int | float):
+            text = f"{message.get('kind')} did not end within {timeout:g} s and was killed"
+            job.deadline = self._reactor.at(timeout, lambda: self._kill(job, DeadlineExceeded(text)))
+
+    def _said(self, number: int, message: dict[str, Any], fds: list[int]) -> None:
+        for fd in fds:
+            os.close(fd)
+        job = self._jobs.get(number)
+        if job is None:
+            return
+        if "progress" in message:
+            self._link.send({"event": "progress", "job": number, "data": message["progress"]})
+        elif "ok" in message or "error" in message:
+            job.reply = message
+
+    def _kill(self, job: Job, why: WherryError) -> None:
+        """Kill the job with all its descendants; its reply is sent when they are dead."""
+        if job.error is not None or job.pid not in job.left:
+            return
+        job.error = why
+        job.left |= kill_tree(job.pid)
+        job.stuck = self._reactor.at(STUCK_SECONDS, lambda: self._stuck(job))
+
+    def _stuck(self, job: Job) -> None:
+        job.error = Internal(f"{job.error or 'the job ended'}; processes {sorted(job.left)} are stuck in the kernel")
+        job.left.clear()
+        self._finish_ended()
+
+    def _leader_ended(self, number: int, link: Link, status: int) -> None:
+        link.drain()
+        link.close()
+        job = self._jobs[number]
+        job.left |= kill_members(job.pid)  # children that a finished job forgot
+        if job.left - {job.pid} and job.stuck is None:
+            job.stuck = self._reactor.at(STUCK_SECONDS, lambda: self._stuck(job))
+        if job.reply is None and job.error is None:
+            job.error = Internal(f"the job ended with status {status} and without a result")
+
+    def _reaped(self, pid: int, _status: int) -> None:
+        for job in self._jobs.values():
+            job.left.discard(pid)
+        self._finish_ended()
+
+    def _finish_ended(self) -> None:
+        for number, job in list(self._jobs.items()):
+            if job.left:
+                continue
+            del self._jobs[number]
+            for timer in (job.deadline, job.stuck):
+                if timer is not None:
+                    timer.cancel()
+            reply = {"error": wire.value_of(job.error)} if job.error is not None else job.reply or {}
+            self._link.send({"seq": job.seq, **reply})
+        if not self._link.open and not self._jobs:
+            self._reactor.stop()
+
+    def _abandoned(self) -> None:
+        """Wherryd is gone: end what only it wanted."""
+        for job in list(self._jobs.values()):
+            self._kill(job, Internal("wherryd is gone"))
+        self._finish_ended()
+
+
+def warm(kinds: dict[str, str]) -> None:
+    """Import everything that a child will need, and keep the collector from touching (and so copying) those pages."""
+    for name in WARM:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            if error.name is None or not name.startswith(error.name):
+                sys.stderr.write(f"wherry-spawner: {name} is not warm: {error}\n")
+    for kind in kinds:
+        try:
+            function_of(kind, kinds)
+        except ImportError as error:
+            sys.stderr.write(f"wherry-spawner: job {kind} is not warm: {error}\n")
+    gc.collect()
+    gc.freeze()
+
+
+def run_spawner(sock: socket.socket, *, kinds: dict[str, str] | None = None) -> NoReturn:
+    """Be the spawner, in a fresh child of wherryd's bootstrap; never returns."""
+    status = 1
+    try:
+        process.become_child("wherry-spawner", [sock.fileno()])
+        set_dumpable(dumpable=False)
+        set_child_subreaper()
+        kinds = KINDS if kinds is None else kinds
+        warm(kinds)
+        Spawner(sock, kinds).run()
+        status = 0
+    finally:
+        os._exit(status)
