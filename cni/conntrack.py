@@ -6,7 +6,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
-from cni.netlink import NETLINK_NETFILTER, NetlinkSocket, attributes, nested
+from cni.netlink import attributes, nested, netfilter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,18 +19,18 @@ _GENMSG = struct.Struct("=BBH")
 
 def forget_udp(ports: set[int]) -> None:
     """Delete the flows whose original destination was one of these UDP ports; without connection tracking do nothing."""
-    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            head = _GENMSG.pack(family, 0, 0)
+    netlink = netfilter()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        head = _GENMSG.pack(family, 0, 0)
+        try:
+            found = netlink.dump(_GET, head, what="tracked flows")
+        except OSError:  # the module is not there: then there are no flows either
+            return
+        for flow in _flows((message.body for message in found), ports):
             try:
-                found = netlink.dump(_GET, head, what="tracked flows")
-            except OSError:  # the module is not there: then there are no flows either
-                return
-            for flow in _flows((message.body for message in found), ports):
-                try:
-                    netlink.request(_DELETE, head + nested(_TUPLE_ORIG, flow), what="forgetting a tracked flow")
-                except FileNotFoundError:
-                    continue  # it ended by itself
+                netlink.request(_DELETE, head + nested(_TUPLE_ORIG, flow), what="forgetting a tracked flow")
+            except FileNotFoundError:
+                continue  # it ended by itself
 
 
 def _flows(bodies: Iterator[bytes], ports: set[int]) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 NETLINK_ROUTE: Final = 0
 NETLINK_NETFILTER: Final = 12
@@ -28,6 +28,8 @@ REPLACE: Final = 0x100
 EXCLUSIVE: Final = 0x200
 CREATE: Final = 0x400
 
+_BATCH_BEGIN: Final = 0x10  # NFNL_MSG_BATCH_BEGIN
+_BATCH_END: Final = 0x11
 _ERROR: Final = 2  # NLMSG_ERROR
 _DONE: Final = 3
 _DUMP_INTERRUPTED: Final = 0x10
@@ -142,13 +144,32 @@ class NetlinkSocket:
                 continue
         raise OSError(errno.EINTR, f"{what}: changed too often to be listed")
 
+    def transaction(self, subsystem: int, messages: Sequence[tuple[int, bytes]], *, flags: int, what: str) -> None:
+        """Send messages of a netfilter subsystem as one batch: all take effect, or the first refusal is raised as OSError."""
+        batch = struct.pack(">BBH", 0, 0, subsystem)  # nfgenmsg: any family, version 0
+        data = self._encode(_BATCH_BEGIN, batch, REQUEST)
+        first = self._sequence + 1
+        for kind, body in messages:
+            data += self._encode(kind, body, REQUEST | ACK | flags)
+        last = self._sequence
+        self._socket.send(data + self._encode(_BATCH_END, batch, REQUEST))
+        answered = first
+        while answered <= last:
+            for kind, seen, sequence, body in _split(self._socket.recv(_RECEIVE_BYTES)):
+                if kind == _ERROR and first - 1 <= sequence <= last + 1:
+                    _raise_error(body, seen, what)
+                    answered += 1
+
     def receive(self) -> list[Message]:
         """Wait for one datagram (an event) and give its messages."""
         return [Message(kind, body) for kind, _flags, _sequence, body in _split(self._socket.recv(_RECEIVE_BYTES))]
 
     def _send(self, kind: int, body: bytes, flags: int) -> None:
+        self._socket.send(self._encode(kind, body, flags))
+
+    def _encode(self, kind: int, body: bytes, flags: int) -> bytes:
         self._sequence += 1
-        self._socket.send(_HEADER.pack(16 + len(body), kind, flags, self._sequence, 0) + body)
+        return _HEADER.pack(16 + len(body), kind, flags, self._sequence, 0) + body + _PADS[len(body) & 3]
 
     def _replies(self, what: str, *, single: bool = False) -> Iterator[Message]:
         interrupted = False
@@ -189,3 +210,18 @@ def _raise_error(body: bytes, flags: int, what: str) -> None:
         said = attributes(body, (skipped + 3) & ~3).get(_ACK_MESSAGE, b"").rstrip(b"\0").decode(errors="replace")
         reason = f"{reason}: {said.lower()}" if said else reason
     raise OSError(code, f"{what}: {reason}")
+
+
+_netfilter: dict[tuple[int, int], NetlinkSocket] = {}
+
+
+def netfilter() -> NetlinkSocket:
+    """Give this process's netfilter socket for the current network namespace.
+
+    It is never closed before the process ends: closing one waits, some twenty milliseconds, until the kernel has freed what
+    any process removed just before. The key keeps a forked process from sharing its parent's.
+    """
+    key = (os.getpid(), os.stat("/proc/thread-self/ns/net").st_ino)
+    if key not in _netfilter:
+        _netfilter[key] = NetlinkSocket(NETLINK_NETFILTER)
+    return _netfilter[key]

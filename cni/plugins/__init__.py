@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import TYPE_CHECKING
+
+from cni.errors import CniFault
 
 if TYPE_CHECKING:
     from cni.skel import Plugin
@@ -26,6 +29,9 @@ def find(kind: str) -> Plugin | None:
 
 
 def preload() -> None:
-    """Import every plugin, so that a process forked later finds them warm."""
+    """Import every plugin and load what they load, so that a process forked later finds it warm."""
     for kind in MODULES:
         find(kind)
+    nft = importlib.import_module("cni.nft")
+    with contextlib.suppress(CniFault):  # a host without nftables can use the plugins that need none
+        nft.warm()

@@ -22,12 +22,12 @@ _SETUP = f"""\
 add table inet {_NAME}
 add map inet {_NAME} source4 {{ type ipv4_addr : verdict; }}
 add map inet {_NAME} source6 {{ type ipv6_addr : verdict; }}
-add chain inet {_NAME} postrouting {{ type nat hook postrouting priority 100; }}
+add chain inet {_NAME} postrouting {{ type nat hook postrouting priority srcnat; }}
 flush chain inet {_NAME} postrouting
 add rule inet {_NAME} postrouting ip saddr vmap @source4
 add rule inet {_NAME} postrouting ip6 saddr vmap @source6
 """
-_TABLE = nft.Table(name=_NAME, setup=_SETUP, maps={"source4": nft.address4, "source6": nft.address6})
+_TABLE = nft.Table(name=_NAME, setup=_SETUP, base="postrouting", maps=("source4", "source6"))
 
 
 def add(request: Request, ips: Sequence[IPConfig]) -> None:
@@ -36,8 +36,8 @@ def add(request: Request, ips: Sequence[IPConfig]) -> None:
     elements = [
         nft.Element(
             map=f"source{ip.address.version}",
-            key=str(ip.address.ip),
-            value=f"jump {nft.chain_name('net', ip.address.network)}",
+            key=nft.address_key(ip.address.ip),
+            jump=nft.chain_name("net", ip.address.network),
             owner=owner,
         )
         for ip in ips

@@ -13,6 +13,7 @@ that alone would open the host's loopback services to its neighbours.
 from __future__ import annotations
 
 import ipaddress
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,16 +61,11 @@ add rule inet {_NAME} guard iifname != "lo" ip daddr 127.0.0.0/8 drop
 _TABLE = nft.Table(
     name=_NAME,
     setup=_SETUP,
-    maps={
-        "any4": nft.port,
-        "any6": nft.port,
-        "host4": nft.address4_port,
-        "host6": nft.address6_port,
-        "return4": nft.address4_port,
-        "return6": nft.address6_port,
-    },
+    base="postrouting",
+    maps=("any4", "any6", "host4", "host6", "return4", "return6"),
 )
-_PROTOCOLS = ("tcp", "udp", "sctp")
+_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
+_LOOPBACK_BYTE = b"\x7f"  # of 127.0.0.0/8, in front of a key of host4
 _UNSUPPORTED = ("conditionsV4", "conditionsV6", "externalSetMarkChain")
 
 
@@ -100,7 +96,7 @@ def add(request: Request) -> Result:
     elements = _elements(request, settings, result)
     if not elements:
         return result
-    if settings.snat and any(element.map == "any4" or element.key.startswith("127.") for element in elements):
+    if settings.snat and any(element.map == "any4" or element.key[:1] == _LOOPBACK_BYTE for element in elements):
         _route_localhost(result)
     chains = "".join(_chains(ip) for ip in _addresses(result))
     try:
@@ -195,19 +191,22 @@ def _addresses(result: Result) -> list[IPConfig]:
 def _elements(request: Request, settings: Settings, result: Result) -> list[Element]:
     owner = nft.owner(request.network, request.container_id, request.ifname)
     elements = []
-    returns: dict[tuple[str, str], Element] = {}
+    returns: dict[bytes, Element] = {}
     for ip in _addresses(result):
         version, address = ip.address.version, ip.address.ip
+        chain = "everything" if settings.masquerade_all else nft.chain_name("net", ip.address.network)
         for one in settings.forwards:
             if one.family not in {0, version}:
                 continue
-            port = f"{one.protocol} . {one.host_port}"
-            where, key = (f"any{version}", port) if one.host_ip is None else (f"host{version}", f"{one.host_ip} . {port}")
-            elements.append(Element(map=where, key=key, value=f"{address} . {one.container_port}", owner=owner))
+            protocol = _PROTOCOLS[one.protocol]
+            where, key = f"any{version}", nft.port_key(protocol, one.host_port)
+            if one.host_ip is not None:
+                where, key = f"host{version}", nft.address_key(one.host_ip) + key
+            value = nft.port_value(address, one.container_port)
+            elements.append(Element(map=where, key=key, value=value, owner=owner))
             if settings.snat:
-                key = f"{address} . {one.protocol} . {one.container_port}"
-                chain = "everything" if settings.masquerade_all else nft.chain_name("net", ip.address.network)
-                returns[f"return{version}", key] = Element(map=f"return{version}", key=key, value=f"jump {chain}", owner=owner)
+                key = nft.address_key(address) + nft.port_key(protocol, one.container_port)
+                returns[key] = Element(map=f"return{version}", key=key, jump=chain, owner=owner)
     return [*elements, *returns.values()]
 
 
