@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from runtime import jsontext
+from runtime import jsonlite
 from runtime.errors import ExistsFault, NotFoundFault, RuntimeFault, StateFault
 from runtime.kernel import pidfd
 from runtime.record import Record, as_dict, replace
@@ -99,7 +99,7 @@ def save(state_root: str, state: ContainerState) -> None:
     try:
         fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, jsontext.dumps(record).encode())
+            os.write(fd, jsonlite.dumps(record).encode())
         finally:
             os.close(fd)
         os.rename(scratch, os.path.join(folder, STATE_FILE))
@@ -127,7 +127,7 @@ def _record(folder: str, container_id: str) -> ContainerState:
             return ContainerState(oci_version="", id=container_id, bundle="", rootfs="", created="")
         raise NotFoundFault(f"container {container_id!r} does not exist") from None
     try:
-        record = jsontext.loads(text)
+        record = jsonlite.loads(text)
         record["annotations"] = tuple(record["annotations"].items())
         record["cgroup"] = tuple(record["cgroup"].items())
         record["namespaces"] = tuple(record["namespaces"])

@@ -172,25 +172,28 @@ def hide(paths: RootPaths, masked: tuple[str, ...], null_fd: int) -> None:
 
     `null_fd` was opened by the creator and is known to be the null device, so nothing in the root can stand in for it.
     """
-    cover = -1
+    folder_cover = -1
     for path in masked:
         with Step(f"mask {path}", path):
             target = _open_kernel_path(paths, path)
             if target is None:
                 continue
             try:
-                if stat.S_ISDIR(os.fstat(target).st_mode):
-                    if cover < 0:
-                        cover = new_filesystem("tmpfs", "tmpfs", ("size=0k", "nr_inodes=2"), k.MOUNT_ATTR_RDONLY)
-                    copy = k.open_tree("", dir_fd=cover)
+                if not stat.S_ISDIR(os.fstat(target).st_mode):
+                    cover = k.open_tree("", dir_fd=null_fd)
+                elif folder_cover < 0:
+                    cover = new_filesystem("tmpfs", "tmpfs", ("size=0k", "nr_inodes=2"), k.MOUNT_ATTR_RDONLY)
                 else:
-                    copy = k.open_tree("", dir_fd=null_fd)
-                k.move_mount(copy, target, path=path)
-                os.close(copy)
+                    cover = k.open_tree("", dir_fd=folder_cover)
+                k.move_mount(cover, target, path=path)
+                if folder_cover < 0 and stat.S_ISDIR(os.fstat(target).st_mode):
+                    folder_cover = cover  # attached by now: only then every kernel lets it be cloned
+                else:
+                    os.close(cover)
             finally:
                 os.close(target)
-    if cover >= 0:
-        os.close(cover)
+    if folder_cover >= 0:
+        os.close(folder_cover)
 
 
 def make_read_only(paths: RootPaths, read_only: tuple[str, ...]) -> None:

@@ -1,0 +1,29 @@
+"""Set a process's scheduler, I/O priority and execution domain (sched(7), ioprio_set(2), personality(2))."""
+
+from __future__ import annotations
+
+from runtime.apply.faults import Step
+from runtime.kernel import limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.spec.model import Personality, Process
+
+
+def schedule(process: Process) -> None:
+    """Apply process.scheduler and process.ioPriority to this process."""
+    if process.scheduler is not None:
+        wanted = process.scheduler
+        flags = sum(limits.SCHED_FLAGS[name] for name in wanted.flags)
+        with Step(f"set the scheduler {wanted.policy}"):
+            times = (wanted.runtime, wanted.deadline, wanted.period)
+            limits.sched_setattr(limits.POLICIES[wanted.policy], flags, wanted.nice, wanted.priority, times)
+    if process.io_priority is not None:
+        with Step(f"set the I/O priority {process.io_priority.io_class}"):
+            limits.ioprio_set(limits.IO_CLASSES[process.io_priority.io_class], process.io_priority.priority)
+
+
+def set_personality(personality: Personality) -> None:
+    """Apply linux.personality to this process."""
+    with Step(f"set the personality {personality.domain}"):
+        limits.personality(limits.PERSONALITIES[personality.domain])

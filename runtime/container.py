@@ -1,0 +1,151 @@
+"""What can be done with a container that exists: start, kill, delete, list its processes, pause, resume, update."""
+
+from __future__ import annotations
+
+import os
+
+from runtime.errors import NotFoundFault, RuntimeFault, StateFault
+from runtime.kernel import pidfd
+from runtime.launch.creator import end_process, remove_folder
+from runtime.launch.gate import open_gate
+from runtime.state import GATE, ContainerState, container_dir, load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.apply.cgroup import Cgroup
+    from runtime.spec.model import Hook
+    from runtime.spec.resources import Resources
+
+_SIGKILL = 9
+
+
+def start_container(state_root: str, container_id: str) -> None:
+    """Open the gate; raise StateFault for a container that is not `created`, and the fault that kept the program away."""
+    state = load(state_root, container_id)
+    if state.status != "created":
+        raise StateFault(f"cannot start container {container_id!r}: it is {state.status}, not created")
+    folder = container_dir(state_root, container_id)
+    open_gate(folder, container_id)
+    try:  # noqa: SIM105 - contextlib costs an import
+        os.unlink(os.path.join(folder, GATE))
+    except FileNotFoundError:
+        pass
+    _late_hooks("poststart", state.hooks.poststart, state, "running")
+
+
+def _late_hooks(kind: str, hooks: tuple[Hook, ...], state: ContainerState, status: str) -> None:
+    """Run hooks whose failure changes nothing (runtime-spec: log a warning and continue)."""
+    if not hooks:
+        return
+    from runtime.jsonlite import dumps
+    from runtime.launch.hooks import run_hooks_to_the_end
+
+    record = {
+        "ociVersion": state.oci_version,
+        "id": state.id,
+        "status": status,
+        "pid": state.pid if status != "stopped" else 0,
+        "bundle": state.bundle,
+        "annotations": dict(state.annotations),
+    }
+    for line in run_hooks_to_the_end(kind, hooks, dumps(record)):
+        os.write(2, f"warning: {line}\n".encode())
+
+
+def _cgroup(state: ContainerState) -> Cgroup | None:
+    if not state.cgroup:
+        return None
+    from runtime.apply.cgroup import from_paths
+
+    return from_paths(state.cgroup)
+
+
+def _need_cgroup(state: ContainerState) -> Cgroup:
+    group = _cgroup(state)
+    if group is None:
+        raise StateFault(f"container {state.id!r} has no cgroup")
+    return group
+
+
+def kill_container(state_root: str, container_id: str, signal: int, *, all_processes: bool) -> None:
+    """Send a signal; raise StateFault for a container that has ended.
+
+    A container that shares its PID namespace does not end with its init, so SIGKILL goes to every process then.
+    """
+    state = load(state_root, container_id)
+    if state.status in ("stopped", "creating") and not all_processes:
+        raise StateFault(f"cannot kill container {container_id!r}: container not running")
+    if all_processes or (signal == _SIGKILL and "pid" not in state.namespaces):
+        _signal_all(state, signal)
+        return
+    fd = pidfd.open_process(state.pid, state.start_time)
+    if fd is None:
+        raise StateFault(f"cannot kill container {container_id!r}: container not running")
+    try:
+        pidfd.send_signal(fd, signal)
+    except OSError as error:
+        raise RuntimeFault.from_os(error, f"send signal {signal} to {state.pid}") from error
+    finally:
+        os.close(fd)
+
+
+def _signal_all(state: ContainerState, signal: int) -> None:
+    group = _cgroup(state)
+    if group is None:
+        return
+    group.kill_all(signal)
+
+
+def delete_container(state_root: str, container_id: str, *, force: bool) -> None:
+    """Remove a container in whatever state it is; only `force` ends a program that runs."""
+    folder = container_dir(state_root, container_id)
+    try:
+        state = load(state_root, container_id)
+    except NotFoundFault:
+        if force:
+            return
+        raise
+    except StateFault:
+        if not force:
+            raise
+        remove_folder(folder)
+        return
+    if state.status not in ("created", "stopped") and not force:
+        raise StateFault(f"cannot delete container {container_id!r} that is not stopped: {state.status}")
+    group = _cgroup(state)
+    if state.pid:
+        end_process(state.pid, state.start_time)
+    if group is not None:
+        group.kill_all()
+        group.remove()
+    _late_hooks("poststop", state.hooks.poststop, state, "stopped")
+    remove_folder(folder)
+
+
+def processes(state_root: str, container_id: str) -> list[int]:
+    """Give the ids of the processes of the container."""
+    return list(_need_cgroup(load(state_root, container_id)).pids())
+
+
+def freeze(state_root: str, container_id: str) -> None:
+    """Freeze a created or running container; raise StateFault for any other."""
+    state = load(state_root, container_id)
+    if state.status not in ("created", "running"):
+        raise StateFault(f"cannot pause container {container_id!r}: it is {state.status}")
+    _need_cgroup(state).freeze()
+
+
+def thaw(state_root: str, container_id: str) -> None:
+    """Let a paused container run on; raise StateFault for any other."""
+    state = load(state_root, container_id)
+    if state.status != "paused":
+        raise StateFault(f"cannot resume container {container_id!r}: it is {state.status}, not paused")
+    _need_cgroup(state).thaw()
+
+
+def update_resources(state_root: str, container_id: str, resources: Resources) -> None:
+    """Apply other limits to a container that has not ended."""
+    state = load(state_root, container_id)
+    if state.status == "stopped":
+        raise StateFault(f"cannot update container {container_id!r}: it is stopped")
+    _need_cgroup(state).apply(resources)

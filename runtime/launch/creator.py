@@ -1,0 +1,313 @@
+"""The creator: makes a container step by step, and unmakes all of it when any step fails."""
+
+from __future__ import annotations
+
+import os
+
+from runtime.apply.faults import Step
+from runtime.errors import RuntimeFault
+from runtime.kernel import mount as k
+from runtime.kernel import pidfd
+from runtime.kernel.fork import fork
+from runtime.kernel.limits import prlimit
+from runtime.launch import gate, protocol
+from runtime.launch.inherited import Inherited
+from runtime.plan.launch import LaunchPlan, plan_launch
+from runtime.record import replace
+from runtime.state import CLOSED_GATE, FILTER_FILE, GATE, ContainerState, container_dir, read_file, reserve, save
+from runtime.undo import Descriptors, Undo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.apply.cgroup import Cgroup
+    from runtime.launch.protocol import Link
+    from runtime.request import CreateRequest
+    from runtime.spec.model import Seccomp, Spec
+
+_END_TIMEOUT = 10.0
+"""Seconds a killed process of ours may take to end before the fault says that it hangs in the kernel."""
+
+
+def load_spec(request: CreateRequest) -> Spec:
+    """Give the request's document, parsed and judged."""
+    from runtime.spec.parse import parse_spec
+    from runtime.spec.validate import validate
+
+    spec = request.spec
+    if spec is None:
+        path = os.path.join(request.bundle, "config.json")
+        with Step("read the bundle's config.json", path):
+            spec = parse_spec(read_file(path))
+    validate(spec)
+    return spec
+
+
+def create_container(request: CreateRequest) -> ContainerState:
+    """Make a container and give its state; init waits at the gate. Raises RuntimeFault with nothing left."""
+    plan = plan_launch(load_spec(request), request)
+    undo = Undo()
+    descriptors = Descriptors()
+    try:
+        state = _create(plan, undo, descriptors)
+        undo.commit()
+    except BaseException as error:
+        for line in undo.run():
+            error.add_note(f"not undone: {line}")
+        raise
+    finally:
+        descriptors.close()
+    return state
+
+
+def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> ContainerState:
+    request = plan.request
+    folder = reserve(request.state_root, request.container_id)
+    undo.push("the state directory", lambda: remove_folder(folder))
+    cgroup = _make_cgroup(plan)
+    state = _first_state(plan, cgroup)
+    save(request.state_root, state)  # before anything that outlives a killed creator is made
+    undo.push("the cgroup", cgroup.remove)
+    cgroup.create()
+    ours, theirs = protocol.make_links()
+    undo.push("the link", ours.close)
+    inherited = Inherited(plan, theirs, cgroup, gate.listen(folder, CLOSED_GATE))
+    _open_sources(inherited, descriptors)
+    _check_preserved(request.preserve_fds)
+    stage1 = fork()
+    if stage1 == 0:
+        from runtime.launch import stage1 as first
+
+        first.run(inherited)
+    undo.push("the first process", lambda: end_child(stage1))
+    theirs.close()
+    inherited.gate.close()
+    state = _await_init(plan, ours, state, stage1, undo)
+    os.waitpid(stage1, 0)
+    ours.send(protocol.GO)
+    state = _serve_init(plan, ours, state, cgroup)
+    os.rename(os.path.join(folder, CLOSED_GATE), os.path.join(folder, GATE))
+    if request.pid_file is not None:
+        write_pid_file(request.pid_file, state.pid)
+    ours.close()
+    return replace(state, status="created")
+
+
+def _make_cgroup(plan: LaunchPlan) -> Cgroup:
+    from runtime.apply.cgroup import for_container
+
+    if plan.request.systemd_cgroup:
+        from runtime.plan.cgroup import require_no_systemd
+
+        require_no_systemd(plan.spec.linux.cgroups_path)
+    return for_container(plan.spec.linux.cgroups_path, plan.request.container_id)
+
+
+def _first_state(plan: LaunchPlan, cgroup: Cgroup) -> ContainerState:
+    own = pidfd.stat(os.getpid())
+    seccomp = plan.spec.linux.seccomp
+    return ContainerState(
+        oci_version=plan.spec.oci_version,
+        id=plan.request.container_id,
+        bundle=plan.bundle,
+        rootfs=plan.rootfs,
+        created=now(),
+        owner=_owner(),
+        annotations=plan.spec.annotations,
+        creator_pid=os.getpid(),
+        creator_start=own[1] if own else 0,
+        namespaces=plan.namespaces.private(),
+        cgroup=cgroup.paths,
+        hooks=plan.spec.hooks,
+        seccomp_flags=None if seccomp is None else seccomp.flags,
+    )
+
+
+def now() -> str:
+    """Give the time as RFC 3339 with nanoseconds, in UTC."""
+    import time
+
+    moment = time.time_ns()
+    second, fraction = divmod(moment, 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)) + f".{fraction:09d}Z"
+
+
+def _owner() -> str:
+    uid = os.getuid()
+    if uid == 0:
+        return "root"
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
+def _open_sources(inherited: Inherited, descriptors: Descriptors) -> None:
+    """Open what the container takes from the host, as the caller and before any namespace is entered."""
+    from runtime.apply.mounts import clone_bind, mount_overlay
+
+    plan = inherited.plan
+    for kind, path in plan.namespaces.paths:
+        with Step(f"open the {kind} namespace", path):
+            inherited.namespace_fds.append((kind, descriptors.keep(os.open(path, os.O_RDONLY | os.O_CLOEXEC))))
+    if plan.namespaces.user_path:
+        with Step("open the user namespace", plan.namespaces.user_path):
+            inherited.user_fd = descriptors.keep(os.open(plan.namespaces.user_path, os.O_RDONLY | os.O_CLOEXEC))
+    if plan.request.rootfs is not None:
+        inherited.root_mount = descriptors.keep(mount_overlay(plan.request.rootfs))
+    else:
+        with Step("open the root file system", plan.rootfs):
+            inherited.root_mount = descriptors.keep(k.open_tree(plan.rootfs, recursive=True))
+            k.mount_setattr(inherited.root_mount, k.Attributes(propagation=k.MS_PRIVATE), recursive=True)
+    for index, one in enumerate(plan.mounts):
+        if one.kind == "bind":
+            inherited.sources[index] = descriptors.keep(clone_bind(one))
+    if plan.namespaces.in_user_namespace():
+        from runtime.apply.devices import clone_nodes
+
+        inherited.node_clones = {path: descriptors.keep(fd) for path, fd in clone_nodes(plan.devices).items()}
+
+
+def _check_preserved(count: int) -> None:
+    for fd in range(3, 3 + count):
+        try:
+            os.fstat(fd)
+        except OSError as error:
+            raise RuntimeFault(f"descriptor {fd} is to be preserved but is not open", errno=error.errno) from error
+
+
+def _await_init(plan: LaunchPlan, link: Link, state: ContainerState, stage1: int, undo: Undo) -> ContainerState:
+    """Write maps when asked, learn init's id, and save it before init is let run."""
+    kind, payload = link.receive(protocol.MAP, protocol.CHILD)
+    if kind == protocol.MAP:
+        write_maps(plan, stage1)
+        link.send(protocol.MAPPED)
+        kind, payload = link.receive(protocol.CHILD)
+    pid = int(payload)
+    found = pidfd.stat(pid)
+    if found is None:
+        raise RuntimeFault("init ended before it began", step="create the container")
+    undo.push("init", lambda: end_process(pid, found[1]))
+    state = replace(state, pid=pid, start_time=found[1])
+    save(plan.request.state_root, state)
+    return state
+
+
+def write_maps(plan: LaunchPlan, pid: int) -> None:
+    """Write the id maps and clock offsets of a process that has just made its user or time namespace."""
+    namespaces = plan.namespaces
+    if namespaces.time_offsets:
+        _write_proc(pid, "timens_offsets", namespaces.time_offsets)
+    if namespaces.uid_map:
+        if os.geteuid():
+            _write_proc(pid, "setgroups", "deny")
+        _write_proc(pid, "uid_map", namespaces.uid_map)
+        _write_proc(pid, "gid_map", namespaces.gid_map)
+
+
+def _write_proc(pid: int, name: str, text: str) -> None:
+    path = f"/proc/{pid}/{name}"
+    with Step(f"write {name}", path):
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+
+def _serve_init(plan: LaunchPlan, link: Link, state: ContainerState, cgroup: Cgroup) -> ContainerState:
+    """Do for init what it cannot do itself, until it waits at the gate."""
+    folder = container_dir(plan.request.state_root, plan.request.container_id)
+    cgroup.apply(plan.spec.linux.resources)  # while init mounts; devices wait until it has made its nodes
+    compiled = compile_filter(plan.spec.linux.seccomp, folder)
+    if plan.has_runtime_hooks():
+        link.receive(protocol.MOUNTED)
+        _runtime_hooks(plan, state.pid)
+        link.send(protocol.HOOKED)
+    link.receive(protocol.CONFINE)
+    set_limits(state.pid, plan.process.rlimits)
+    cgroup.apply_devices(plan.spec.linux.resources.devices)
+    link.send(protocol.CONFINED, compiled)
+    link.receive(protocol.READY)
+    return state
+
+
+def compile_filter(seccomp: Seccomp | None, folder: str) -> bytes:
+    """Give the CONFINED payload of a profile and keep it for later execs; nothing without a profile."""
+    if seccomp is None:
+        return b""
+    from runtime.kernel.seccomp import FILTER_FLAGS
+    from runtime.plan.seccomp import compile_filter as compile_profile
+
+    flags = sum(FILTER_FLAGS[flag] for flag in seccomp.flags)
+    payload = flags.to_bytes(8, "little") + compile_profile(seccomp)
+    fd = os.open(os.path.join(folder, FILTER_FILE), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, payload)
+    finally:
+        os.close(fd)
+    return payload
+
+
+def _runtime_hooks(plan: LaunchPlan, pid: int) -> None:
+    from runtime.launch.hooks import run_hooks
+    from runtime.launch.init import hook_state
+
+    state = hook_state(plan, pid, "creating")
+    run_hooks("prestart", plan.spec.hooks.prestart, state)
+    run_hooks("createRuntime", plan.spec.hooks.create_runtime, state)
+
+
+def set_limits(pid: int, limits: tuple[tuple[int, int, int], ...]) -> None:
+    """Set the resource limits of a process of ours from outside, where the privilege to raise them is."""
+    for number, soft, hard in limits:
+        with Step(f"set resource limit {number} to {soft}:{hard}"):
+            prlimit(pid, number, soft, hard)
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write a process id to a file, whole or not at all."""
+    scratch = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
+    with Step("write the pid file", path):
+        fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            os.write(fd, str(pid).encode())
+        finally:
+            os.close(fd)
+        os.rename(scratch, path)
+
+
+def end_child(pid: int) -> None:
+    """Kill and reap a child, if it is still there."""
+    try:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        return
+
+
+def end_process(pid: int, start_time: int) -> None:
+    """Kill a process and wait for its end, reaping it when it is ours; raise RuntimeFault when it does not end."""
+    fd = pidfd.open_process(pid, start_time)
+    if fd is not None:
+        try:
+            pidfd.send_signal(fd, 9)
+            if not pidfd.wait_end(fd, _END_TIMEOUT):
+                raise RuntimeFault(f"process {pid} does not end: it may hang in the kernel", step="kill the container")
+        finally:
+            os.close(fd)
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return
+
+
+def remove_folder(folder: str) -> None:
+    """Remove a container's state directory and the files in it."""
+    try:
+        for name in os.listdir(folder):
+            os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+    except FileNotFoundError:
+        return

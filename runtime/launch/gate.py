@@ -1,0 +1,93 @@
+"""The gate between create and start: a socket in the container's state directory that init holds.
+
+init waits in accept(2). A starter, which may be any process that can reach the directory, connects and says GO; init runs the
+startContainer hooks and executes the program. The connection is close-on-exec, so its end without a word means success, and a
+FAULT says why not. Nothing but the open socket is needed of the creator, which may be long gone.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+from runtime.errors import ProtocolFault, RuntimeFault, StateFault
+from runtime.launch.protocol import GO, Link
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+_BACKLOG = 8
+
+
+def _at(folder: str, name: str, use: Callable[[str], T]) -> T:
+    """Call `use` with a short name of folder/name: a socket's address holds 107 bytes (unix(7))."""
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return use(f"/proc/self/fd/{fd}/{name}")
+    finally:
+        os.close(fd)
+
+
+def listen(folder: str, name: str) -> _socket.socket:
+    """Make the gate's socket under `name`; raise RuntimeFault."""
+    gate = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        _at(folder, name, gate.bind)
+        gate.listen(_BACKLOG)
+    except OSError as error:
+        gate.close()
+        raise RuntimeFault.from_os(error, "make the gate", path=os.path.join(folder, name)) from error
+    return gate
+
+
+def _connect(folder: str) -> _socket.socket:
+    from runtime.state import GATE
+
+    starter = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        _at(folder, GATE, starter.connect)
+    except BaseException:
+        starter.close()
+        raise
+    return starter
+
+
+def is_waiting(folder: str) -> bool:
+    """Tell whether init holds the gate; it notices, and waits on."""
+    try:
+        _connect(folder).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait(gate: _socket.socket) -> Link:
+    """Wait until a starter says GO and give the connection; those that say nothing only looked."""
+    while True:
+        fd, _ = gate._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - socket.accept without the socket module
+        starter = Link(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd), "the starter")
+        try:
+            if starter.receive_any()[0] == GO:
+                return starter
+        except (RuntimeFault, OSError):
+            pass
+        starter.close()
+
+
+def open_gate(folder: str, container_id: str) -> None:
+    """Let the container start and return when its program was executed; raise the fault that prevented it."""
+    try:
+        link = Link(_connect(folder), "init")
+    except OSError as error:
+        raise StateFault(f"container {container_id!r} does not wait to be started", errno=error.errno) from error
+    try:
+        link.send(GO)
+        kind, _ = link.receive_any()
+    finally:
+        link.close()
+    if kind:
+        raise ProtocolFault(f"init said {kind!r} instead of executing the program", step="start")

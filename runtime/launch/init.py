@@ -1,0 +1,192 @@
+"""init: from a process in fresh namespaces to the user's program, in order. Read it with runtime.launch.protocol."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from runtime.apply.faults import Step
+from runtime.kernel import keyring, prctl
+from runtime.launch import console as consoles
+from runtime.launch import gate, protocol, root
+from runtime.launch.inherited import close_others
+from runtime.launch.program import Program
+from runtime.launch.stage1 import guarded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from runtime.apply.paths import RootPaths
+    from runtime.launch.inherited import Inherited
+    from runtime.launch.protocol import Link
+    from runtime.plan.launch import LaunchPlan
+
+
+def run(inherited: Inherited) -> NoReturn:
+    """Be init; never returns: the process becomes the user's program or ends."""
+
+    def work() -> None:
+        starter, program = _until_gate(inherited)
+        _after_gate(inherited, starter, program)
+
+    guarded(inherited.link, work)
+
+
+def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
+    plan, link = inherited.plan, inherited.link
+    link.receive(protocol.GO)
+    task_fd = os.open("/proc/self/task", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    inherited.task_fd = task_fd
+    prctl.set_name("wherry:[init]")
+    os.setsid()
+    if not plan.request.no_new_keyring:
+        join_keyring(f"_ses.{plan.request.container_id}")
+    if "network" in plan.namespaces.new:
+        from runtime.kernel.loopback import loopback_up
+
+        with Step("set the loopback interface up"):
+            loopback_up()
+    console = _prepare_root(inherited)
+    consoles.place_stdio(inherited.stdio)
+    if console is not None:
+        if inherited.console_socket is not None:
+            consoles.hand_over(console, inherited.console_socket)
+        consoles.take_over(console)
+    link.send(protocol.CONFINE)
+    _, compiled = link.receive(protocol.CONFINED)
+    program = Program(plan.process)
+    program.filter, program.filter_flags = split_filter(compiled)
+    program.find()
+    set_scheduling(plan)
+    program.become()
+    gate_fd = inherited.gate.fileno()
+    close_others({0, 1, 2, link.socket.fileno(), gate_fd, task_fd, *range(3, 3 + inherited.preserve_fds)})
+    link.send(protocol.READY)
+    link.close()
+    return gate.wait(inherited.gate), program
+
+
+def _after_gate(inherited: Inherited, starter: Link, program: Program) -> None:
+    inherited.link = starter
+
+    def work() -> None:
+        hooks = inherited.plan.spec.hooks.start_container
+        if hooks:
+            from runtime.launch.hooks import run_hooks
+
+            state = hook_state(inherited.plan, os.getpid(), "created")
+            run_hooks("startContainer", hooks, state, task_fd=inherited.task_fd)
+        program.execute()
+
+    inherited.gate.close()
+    guarded(starter, work)
+
+
+def hook_state(plan: LaunchPlan, pid: int, status: str) -> str:
+    """Give the state hooks read on standard input."""
+    from runtime.jsonlite import dumps
+
+    return dumps(
+        {
+            "ociVersion": plan.spec.oci_version,
+            "id": plan.request.container_id,
+            "status": status,
+            "pid": pid,
+            "bundle": plan.bundle,
+            "annotations": dict(plan.spec.annotations),
+        }
+    )
+
+
+def join_keyring(name: str) -> None:
+    """Leave the caller's session keyring; a kernel without keyrings has none to leave."""
+    try:
+        serial = keyring.join_session_keyring(name)
+        keyring.allow_owner(serial)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            with Step("join a session keyring"):
+                raise
+
+
+def split_filter(payload: bytes) -> tuple[bytes, int]:
+    """Take a CONFINED message apart: eight bytes of flags and the program; nothing at all without a profile."""
+    if not payload:
+        return b"", 0
+    return payload[8:], int.from_bytes(payload[:8], "little")
+
+
+def _prepare_root(inherited: Inherited) -> consoles.Console | None:
+    plan = inherited.plan
+    null_fd = root.open_null()
+    paths = root.attach_root(inherited)
+    if plan.namespaces.in_user_namespace():
+        become_root()
+    root.fill_root(inherited, paths)
+    console = None
+    if plan.process.source.terminal:
+        console = consoles.open_console(paths, plan.process.source.console_size)
+        consoles.bind_console(paths, console)
+    root.make_working_directory(plan, paths)
+    _create_hooks(inherited)
+    _names_and_parameters(plan)
+    _enter(plan, paths, null_fd)
+    return console
+
+
+def _enter(plan: LaunchPlan, paths: RootPaths, null_fd: int) -> None:
+    root.protect_root(plan, paths, null_fd)
+    os.close(null_fd)
+    root.enter_root(plan, paths)
+
+
+def become_root() -> None:
+    """Take the ids of the new user namespace's root; until here the process had the host root's, to reach the bundle."""
+    with Step("become root of the user namespace"):
+        try:  # noqa: SIM105 - contextlib costs an import
+            os.setgroups(())
+        except PermissionError:
+            pass  # setgroups is denied in namespaces made without privilege (user_namespaces(7))
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        prctl.set_dumpable(dumpable=False)
+
+
+def _create_hooks(inherited: Inherited) -> None:
+    plan, link = inherited.plan, inherited.link
+    if plan.has_runtime_hooks():
+        link.send(protocol.MOUNTED)
+        link.receive(protocol.HOOKED)
+    if plan.spec.hooks.create_container:
+        from runtime.launch.hooks import run_hooks
+
+        state = hook_state(plan, os.getpid(), "creating")
+        run_hooks("createContainer", plan.spec.hooks.create_container, state, task_fd=inherited.task_fd)
+
+
+def _names_and_parameters(plan: LaunchPlan) -> None:
+    if plan.spec.hostname or plan.spec.domainname:
+        from runtime.kernel import uts
+
+        with Step("set the host name"):
+            if plan.spec.hostname:
+                uts.sethostname(plan.spec.hostname)
+            if plan.spec.domainname:
+                uts.setdomainname(plan.spec.domainname)
+    if plan.spec.linux.sysctl:
+        from runtime.apply.sysctl import write_sysctls
+
+        write_sysctls(plan.spec.linux.sysctl)
+
+
+def set_scheduling(plan: LaunchPlan) -> None:
+    """Set personality, scheduler and I/O priority where the document asks for them."""
+    source = plan.process.source
+    if not (source.scheduler or source.io_priority or plan.spec.linux.personality):
+        return
+    from runtime.apply.scheduling import schedule, set_personality
+
+    schedule(source)
+    if plan.spec.linux.personality is not None:
+        set_personality(plan.spec.linux.personality)

@@ -1,0 +1,133 @@
+"""From a set-up container to the user's program: ids, capabilities, seccomp, and execve(2). Shared by init and exec."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from runtime.apply import credentials
+from runtime.apply.faults import Step
+from runtime.errors import RuntimeFault, StartFault
+from runtime.kernel import prctl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.plan.process import ProcessPlan
+
+
+class Program:
+    """The user's program on its way. Call `find`, `become`, and last `execute`."""
+
+    __slots__ = ("environment", "filter", "filter_flags", "path", "plan")
+
+    def __init__(self, plan: ProcessPlan) -> None:
+        self.plan = plan
+        self.filter = b""
+        self.filter_flags = 0
+        self.path = ""
+        self.environment = dict(entry.split("=", 1) for entry in plan.environment)
+
+    def find(self) -> None:
+        """Change to the working directory and look the program up there; raise StartFault as runc words it."""
+        cwd = self.plan.source.cwd
+        denied = not _change_directory(cwd)
+        self.path = find_program(self.plan.argv[0], self.plan.search_path)
+        if denied:
+            self.path = self.path if self.path.startswith("/") else self.plan.argv[0]
+
+    def become(self) -> None:
+        """Take the ids, the limits of privilege and everything else that can fail before the gate."""
+        source = self.plan.source
+        self.environment.setdefault("HOME", credentials.home_of(source.user.uid))
+        credentials.give_stdio(source.user.uid)
+        if source.no_new_privileges:
+            prctl.set_no_new_privs()
+        credentials.take_ids(source.user, self.plan.capabilities)
+        _change_directory(source.cwd, final=True)
+        _verify_directory(source.cwd)
+        if not self._filter_needs_privilege():
+            credentials.take_capabilities(self.plan.capabilities)
+
+    def _filter_needs_privilege(self) -> bool:
+        return bool(self.filter) and not self.plan.source.no_new_privileges
+
+    def execute(self) -> None:
+        """Execute the program; returns only by raising StartFault.
+
+        The filter is loaded last, so that it need allow nothing of ours; without no_new_privs that takes CAP_SYS_ADMIN, so
+        the capabilities are dropped after it.
+        """
+        prctl.set_dumpable(dumpable=False)  # changing ids may have restored it (prctl(2))
+        if self.filter:
+            from runtime.kernel import seccomp
+
+            with Step("load the seccomp filter"):
+                seccomp.load(self.filter, self.filter_flags)
+            if self._filter_needs_privilege():
+                credentials.take_capabilities(self.plan.capabilities)
+        try:
+            os.execve(self.path, list(self.plan.argv), self.environment)  # noqa: S606 - the purpose of it all
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            raise StartFault(f"exec {self.path}: {reason}", errno=error.errno, path=self.path) from error
+
+
+def _change_directory(cwd: str, *, final: bool = False) -> bool:
+    """Change to `cwd`; tell False when permission is denied, which may change with the ids, unless this is the final try."""
+    try:
+        os.chdir(cwd)
+    except PermissionError as error:
+        if final:
+            raise StartFault(_cwd_text(cwd, error), errno=error.errno, path=cwd) from error
+        return False
+    except OSError as error:
+        raise StartFault(_cwd_text(cwd, error), errno=error.errno, path=cwd) from error
+    return True
+
+
+def _cwd_text(cwd: str, error: OSError) -> str:
+    return f'chdir to cwd ("{cwd}") set in config.json failed: {os.strerror(error.errno or 0).lower()}'
+
+
+def _verify_directory(cwd: str) -> None:
+    """Refuse a working directory that lies outside the root: a descriptor that leaked would be a way out (CVE-2024-21626)."""
+    try:
+        inside = os.getcwd().startswith("/")
+    except FileNotFoundError:
+        inside = False
+    if not inside:
+        raise RuntimeFault("the current directory is outside the container's root", step="verify the cwd", path=cwd)
+
+
+def find_program(name: str, search_path: str) -> str:
+    """Give the path to execute for argv[0]; raise StartFault worded as runc's users know it."""
+    if "/" in name:
+        problem = _problem(name)
+        if problem:
+            detail = f"stat {name}: no such file or directory" if problem == errno.ENOENT else _REASONS[problem]
+            raise StartFault(f'exec: "{name}": {detail}', errno=problem, path=name)
+        return name
+    worst = errno.ENOENT
+    for folder in search_path.split(":"):
+        path = os.path.join(folder or ".", name)
+        problem = _problem(path)
+        if not problem:
+            return path
+        if problem == errno.EACCES:
+            worst = problem
+    text = "permission denied" if worst == errno.EACCES else "executable file not found in $PATH"
+    raise StartFault(f'exec: "{name}": {text}', errno=worst, path=name)
+
+
+_REASONS = {errno.EACCES: "permission denied", errno.EISDIR: "is a directory", errno.ENOENT: "no such file or directory"}
+
+
+def _problem(path: str) -> int:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return errno.EACCES if error.errno == errno.EACCES else errno.ENOENT
+    if stat.S_ISDIR(mode):
+        return errno.EISDIR
+    return 0 if mode & 0o111 else errno.EACCES

@@ -1,0 +1,107 @@
+"""What the processes of a create say to each other: every message and every phase, in order.
+
+    creator                         stage1                          init
+      | ── fork ─────────────────────▶│ joins the cgroup and the
+      |                               │ namespaces given by path, makes the new ones
+      | ◀───────────────────── MAP ── │ only with a new user or time namespace
+      │ writes the maps, offsets      │
+      | ── MAPPED ──────────────────▶ │
+      |                               │ ── fork ─────────────────────▶│
+      | ◀─────────────── CHILD pid ── │ ends
+      │ saves the state with the pid
+      | ── GO ───────────────────────────────────────────────────────▶│ mounts
+      | ◀─────────────────────────────────────────────────── MOUNTED ─│ only with hooks of the runtime's side
+      │ prestart and createRuntime hooks
+      | ── HOOKED ───────────────────────────────────────────────────▶│ createContainer hooks, enters the root
+      | ◀─────────────────────────────────────────────────── CONFINE ─│
+      │ limits, resources (the seccomp filter is compiled while init mounts)
+      | ── CONFINED filter ──────────────────────────────────────────▶│ ids, capabilities
+      | ◀───────────────────────────────────────────────────── READY ─│ waits at the gate
+      ✕ the link closes; what follows is said at the gate (runtime.launch.gate)
+
+Any of them may send FAULT (a runtime.errors value) and end. The link is one SEQPACKET socket; its end means that the other
+side died: init then ends by itself at any phase before READY, so a killed creator leaves nothing that runs.
+
+An exec has the same creator and stage1; CHILD, GO and CONFINE have the same meaning, MOUNTED is not said, and instead of
+READY the link simply closes when execve(2) succeeds.
+"""
+
+from __future__ import annotations
+
+import _socket
+
+from runtime.errors import ProtocolFault, RuntimeFault, from_value
+from runtime.jsonlite import dumps, loads
+
+MAP = b"map"
+MAPPED = b"mapped"
+CHILD = b"child"
+GO = b"go"
+MOUNTED = b"mounted"
+HOOKED = b"hooked"
+CONFINE = b"confine"
+CONFINED = b"confined"
+READY = b"ready"
+FAULT = b"fault"
+
+_LIMIT = 160 * 1024
+"""Bytes of a message; a seccomp filter has at most 32 KiB (BPF_MAXINSNS)."""
+
+
+class Link:
+    """One end of the conversation."""
+
+    __slots__ = ("peer", "socket")
+
+    def __init__(self, socket: _socket.socket, peer: str) -> None:
+        self.socket = socket
+        self.peer = peer
+
+    def send(self, kind: bytes, payload: bytes = b"") -> None:
+        """Say one message; raise ProtocolFault when the other side is gone."""
+        try:
+            self.socket.send(kind + b"\0" + payload, _socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise ProtocolFault(f"{self.peer} is gone", step=f"say {kind.decode()}", errno=error.errno) from error
+
+    def send_fault(self, fault: RuntimeFault) -> None:
+        """Say that this side failed; a peer that is gone does not matter any more."""
+        try:
+            self.send(FAULT, dumps(fault.to_value()).encode("utf-8", "surrogateescape"))
+        except ProtocolFault:
+            return
+
+    def receive(self, *expected: bytes) -> tuple[bytes, bytes]:
+        """Wait for one of `expected` and give it with its payload; raise the fault the other side sent, or ProtocolFault."""
+        kind, payload = self.receive_any()
+        if kind == b"":
+            raise ProtocolFault(f"{self.peer} ended while {expected[0].decode()!r} was awaited", step="wait for a message")
+        if kind not in expected:
+            raise ProtocolFault(f"{self.peer} said {kind!r} when {expected!r} was awaited", step="wait for a message")
+        return kind, payload
+
+    def receive_any(self) -> tuple[bytes, bytes]:
+        """Wait for any message; two empty values at the end; raise the fault the other side sent."""
+        while True:
+            try:
+                message = self.socket.recv(_LIMIT)
+                break
+            except InterruptedError:
+                continue
+            except ConnectionResetError:
+                message = b""
+                break
+        kind, _, payload = message.partition(b"\0")
+        if kind == FAULT:
+            raise from_value(loads(payload))
+        return kind, payload
+
+    def close(self) -> None:
+        """End the conversation."""
+        self.socket.close()
+
+
+def make_links() -> tuple[Link, Link]:
+    """Give the creator's end and the end stage1 and init share."""
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    return Link(ours, "init"), Link(theirs, "the creator")
