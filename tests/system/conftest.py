@@ -18,6 +18,8 @@ from tests.support.tools import MissingToolError, find_tool, in_ci
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+PEER = "WHERRY_TEST_PEER"
+
 T = TypeVar("T")
 D = TypeVar("D", bound=Endpoint)
 
@@ -103,9 +105,14 @@ def registry(short_dir: Path) -> Iterator[Registry]:
 def wherryd(request: pytest.FixtureRequest) -> Iterator[Wherryd]:
     """Give a private wherryd with the busybox image loaded; what it leaves when it has stopped fails the test.
 
-    Parametrize it indirectly with a dict of Wherryd's arguments to change its configuration.
+    Parametrize it indirectly with a dict of Wherryd's arguments to change its configuration. With the variable
+    WHERRY_TEST_PEER=runc (or crun) it is a containerd instead: what fails there may be the test's fault.
     """
     options = getattr(request, "param", {})
+    peer = os.environ.get(PEER)
+    if peer:
+        yield from _serve(request, _or_skip(lambda: Containerd("wtest0", "10.189.0.0/16", runtime=peer)))
+        return
     yield from _serve(request, _or_skip(lambda: Wherryd(**options)))
 
 

@@ -59,7 +59,9 @@ def test_run_in_the_foreground(wherry: Cli) -> None:
 
 def test_options_of_run(wherry: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("inside\n")
-    words = ["-e", "A=1", "-v", f"{tmp_path}:/data:ro", "-w", "/tmp", "-u", "1000:1001", "--hostname", "box"]
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)  # the process is not root
+    words = ["-e", "A=1", "-v", f"{tmp_path}/file:/data/file:ro", "-w", "/tmp", "-u", "1000:1001", "--hostname", "box"]
     output = wherry.run("--rm", *words, "busybox", "sh", "-c", "echo $A; cat /data/file; pwd; id -u; id -g; hostname")
     assert output.split() == ["1", "inside", "/tmp", "1000", "1001", "box"]
 
