@@ -73,7 +73,9 @@ async def serve(options: Options, spawner_socket: socket.socket, spawner_pid: in
             stack.callback(os.close, lock(directory))
         spawner = SpawnerClient(spawner_socket)
         node = await make_node(config, spawner, stack)
-        await node.images.start()
+        stack.push_async_callback(node.images.stop)
+        for problem in await node.images.start():
+            log.warning("image store", problem=problem)
         await recover(node)
         server = make_server(node)
         listen(server, config.socket_path, group_id(config.group))
