@@ -170,6 +170,13 @@ def parse_manifest(raw: bytes, document: dict[str, Any], media_type: str, digest
     )
 
 
+def manifest_json(config_digest: str, config_size: int, layers: list[dict[str, Any]]) -> bytes:
+    """Give the OCI manifest of an image whose layers are described by `layers`, the base first."""
+    config = {"mediaType": OCI_CONFIG, "digest": config_digest, "size": config_size}
+    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
 def _descriptor(value: Any, what: str) -> Descriptor:
     if not isinstance(value, dict):
         raise FailedPrecondition(f"{what} is not a descriptor")

@@ -7,6 +7,7 @@ answered was broken; a refusal and a missing image are told as such.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -19,7 +20,7 @@ from shim.image.registry.hosts import Host, is_loopback
 from shim.image.registry.http import Answer, Ask, ConnectionFailed, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from shim.image.config import ImageConfig
     from shim.image.oci import Descriptor
@@ -79,7 +80,7 @@ class Repository:
         verify(descriptor.digest, bytes(data), f"{what} of {self._reference}")
         return bytes(data)
 
-    async def blob(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
+    async def blob(self, descriptor: Descriptor) -> AsyncGenerator[bytes, None]:
         """Give exactly the descriptor's size in bytes, resuming where a connection broke; the digest is the reader's to check.
 
         Raises what `manifest` raises.
@@ -90,9 +91,11 @@ class Repository:
         hosts = self._able("pull", what)
         while done < descriptor.size:
             try:
-                async for chunk in self._part(hosts[failures % len(hosts)], descriptor, done, what):
-                    done += len(chunk)
-                    yield chunk
+                part = self._part(hosts[failures % len(hosts)], descriptor, done, what)
+                async with contextlib.aclosing(part):
+                    async for chunk in part:
+                        done += len(chunk)
+                        yield chunk
             except (ConnectionFailed, Unavailable, NotFound) as error:
                 breaks -= 1
                 if done - started >= PROGRESS:
@@ -104,7 +107,7 @@ class Repository:
                     raise self._final(error, what) from error
                 await self._pause(failures)
 
-    async def _part(self, host: Host, descriptor: Descriptor, start: int, what: str) -> AsyncIterator[bytes]:
+    async def _part(self, host: Host, descriptor: Descriptor, start: int, what: str) -> AsyncGenerator[bytes, None]:
         headers = {"Range": f"bytes={start}-"} if start else {}
         answer = await self._get(host, f"/blobs/{descriptor.digest}", headers, what)
         try:

@@ -14,11 +14,9 @@ import zstandard
 from isal import isal_zlib
 
 from shim.errors import FailedPrecondition
+from shim.image.unpack.magic import GZIP_MAGIC, is_zstd
 
 READ_SIZE = 256 * 1024
-GZIP_MAGIC = b"\x1f\x8b\x08"
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-ZSTD_SKIPPABLE = tuple(bytes((0x50 + n, 0x2A, 0x4D, 0x18)) for n in range(16))
 MAX_ZSTD_WINDOW = 128 * 1024 * 1024
 """Bytes of history a zstd frame may ask for (what `zstd --long=27` writes)."""
 
@@ -131,6 +129,6 @@ def open_stream(source: Source) -> Reader:
     magic = source.peek(4)
     if magic.startswith(GZIP_MAGIC):
         return GzipStream(source)
-    if magic == ZSTD_MAGIC or magic in ZSTD_SKIPPABLE:
+    if is_zstd(magic):
         return ZstdStream(source)
     return source
