@@ -51,7 +51,8 @@ _HANDLE = _ctypes.dlopen(None, os.RTLD_NOW)  # type: ignore[arg-type]  # the stu
 _prototypes: dict[str, type[_ctypes.CFuncPtr]] = {}
 
 
-def _prototype(signature: str) -> type[_ctypes.CFuncPtr]:
+def prototype(signature: str) -> type[_ctypes.CFuncPtr]:
+    """Give the type of C functions with that signature that return a long; it takes an address."""
     known = _prototypes.get(signature)
     if known is None:
         arguments = [_LETTERS[letter] for letter in signature]
@@ -62,14 +63,14 @@ def _prototype(signature: str) -> type[_ctypes.CFuncPtr]:
 
 def function(name: str, signature: str) -> Callable[..., int]:
     """Declare a function of the C library; calling it gives its result and raises OSError when that is -1."""
-    call = _prototype(signature)(_ctypes.dlsym(_HANDLE, name))
+    call = prototype(signature)(_ctypes.dlsym(_HANDLE, name))
     return _checked(call, name)
 
 
 def system_call(name: str, signature: str) -> Callable[..., int]:
     """Declare a system call the C library need not know; calling it raises OSError when the result is -1."""
     number = _NUMBERS[name]
-    call = _prototype("l" + signature)(_ctypes.dlsym(_HANDLE, "syscall"))
+    call = prototype("l" + signature)(_ctypes.dlsym(_HANDLE, "syscall"))
 
     def numbered(*arguments: Any) -> int:
         return call(number, *arguments)  # type: ignore[no-any-return]
