@@ -12,11 +12,11 @@ from shim.errors import InvalidArgument
 from shim.gen.runtime.v1 import api_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from shim.container.spec.host import MountSource
     from shim.container.spec.inputs import SpecInputs
-    from shim.gen.runtime.v1.api_pb2 import IDMapping, Mount
+    from shim.gen.runtime.v1.api_pb2 import ContainerConfig, IDMapping, Mount
 
 Json = dict[str, Any]
 
@@ -130,6 +130,16 @@ def _pod_binds(inputs: SpecInputs) -> list[Bind]:
         # never id-mapped: tmpfs learnt that in Linux 6.3 only, and the pod's shm starts empty
         binds.append(Bind(source=files.shm, destination=DEV_SHM))
     return binds
+
+
+def volume_paths(volumes: Iterable[str], config: ContainerConfig) -> list[str]:
+    """Give the container paths of an image's VOLUMEs that need a directory of their own, cleaned and sorted.
+
+    Where the CRI mounts something itself the image has no say; a volume on "/" is none. The paths are the image's word: never
+    join them to a path of the host.
+    """
+    taken = {clean_path(mount.container_path) for mount in config.mounts} | {"/"}
+    return sorted({clean_path(path) for path in volumes} - taken)
 
 
 def _volume_binds(inputs: SpecInputs) -> list[Bind]:

@@ -23,11 +23,14 @@ NUMBERS |= {f"SIGRTMAX-{step}": RTMAX - step for step in range(1, 15)}
 
 
 def parse_signal(text: str) -> int:
-    """Give the number of "SIGTERM", "term", "15" or "RTMIN+3"; raise InvalidArgument for anything else."""
+    """Give the number of "SIGTERM", "term", "15" or "RTMIN+3"; raise InvalidArgument for anything else.
+
+    32 and 33 are the C library's own (nptl(7)): no program can be told of them, so they are no stop signals.
+    """
     word = text.strip().upper()
     if word.isascii() and word.isdigit() and len(word) <= 3:
         number = int(word)
-        if 1 <= number <= RTMAX:
+        if number in NUMBERS.values() or RTMIN <= number <= RTMAX:
             return number
     known = NUMBERS.get(f"SIG{word.removeprefix('SIG')}")
     if known is None:

@@ -22,6 +22,7 @@ from shim.errors import InvalidArgument, Unimplemented
 from shim.gen.runtime.v1 import api_pb2
 
 if TYPE_CHECKING:
+    from shim.container.spec.inputs import HandlerFeatures
     from shim.gen.runtime.v1.api_pb2 import (
         ContainerConfig,
         IDMapping,
@@ -40,8 +41,11 @@ PROTOCOLS = frozenset((api_pb2.TCP, api_pb2.UDP, api_pb2.SCTP))
 LONGEST_NAME = 4096
 
 
-def validate_pod(pod: PodSandboxConfig) -> None:
-    """Raise InvalidArgument naming the first field of a RunPodSandboxRequest's config that cannot be served."""
+def validate_pod(pod: PodSandboxConfig, features: HandlerFeatures | None = None) -> None:
+    """Raise InvalidArgument naming the first field of a RunPodSandboxRequest's config that cannot be served.
+
+    With `features`, what the pod's runtime handler cannot do is refused here, before anything is made.
+    """
     if not pod.HasField("metadata") or not pod.metadata.name:
         raise InvalidArgument("the pod sandbox config must include metadata with a name")
     for field in ("name", "uid", "namespace"):
@@ -57,6 +61,9 @@ def validate_pod(pod: PodSandboxConfig) -> None:
     _check_pod_namespaces(pod.linux.security_context.namespace_options)
     _check_pod_security(pod.linux.security_context)
     pod_sysctls(pod, SpecSettings())
+    userns = pod.linux.security_context.namespace_options.userns_options
+    if features is not None and uses_user_namespace(userns) and not features.user_namespaces:
+        raise InvalidArgument("namespace_options.userns_options asks for a user namespace, which the runtime handler lacks")
 
 
 def validate_container(config: ContainerConfig, pod: PodSandboxConfig) -> None:

@@ -8,6 +8,7 @@ from shim.container.spec.build import build_spec
 from shim.container.spec.host import CgroupLayout, HostSources, MountSource, SourcePropagation
 from shim.container.spec.inputs import HandlerFeatures, PodFiles
 from shim.container.spec.mountinfo import propagation_of
+from shim.container.spec.mounts import volume_paths
 from shim.errors import InvalidArgument
 
 RRO = HandlerFeatures(recursive_read_only_mounts=True)
@@ -172,6 +173,11 @@ def test_user_namespace(kit):
     assert found["/sys"]["type"] == "bind"
     assert found["/etc/hosts"]["uidMappings"] == oci
     assert "uidMappings" not in found["/dev/shm"]
+
+
+def test_image_volumes(kit):
+    config = kit.container(mounts=[{"containerPath": "/data/", "hostPath": "/h"}])
+    assert volume_paths(["/data", "b", "/../../etc/x", "/", "b/"], config) == ["/b", "/etc/x"]
 
 
 MOUNTINFO = r"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shim.container.spec.inputs import SpecSettings
+from shim.container.spec.inputs import HandlerFeatures, SpecSettings
 from shim.container.spec.pod_files import LIMIT, hostname_file, hosts_file, resolv_conf
 from shim.container.spec.sysctls import normalise, pod_sysctls
 from shim.container.spec.validate import validate_pod
@@ -181,3 +181,12 @@ def test_bad_pod_security(kit, context, message):
 )
 def test_good_pods(kit, context):
     validate_pod(kit.pod(**kit.security(**context)))
+
+
+def test_a_handler_without_user_namespaces(kit):
+    maps = {"usernsOptions": {"mode": "POD", "uids": [MAPS], "gids": [MAPS]}}
+    pod = kit.pod(**kit.security(namespaceOptions=maps))
+    validate_pod(pod, HandlerFeatures(user_namespaces=True))
+    with pytest.raises(InvalidArgument, match="runtime handler lacks"):
+        validate_pod(pod, HandlerFeatures())
+    validate_pod(kit.pod(), HandlerFeatures())
