@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from runtime.kernel.libc import function, u32
+import sys
+
+from runtime.kernel.libc import buffer, function, u32
 
 NAMES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
@@ -33,11 +35,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
 
 def capget() -> tuple[int, int, int]:
     """Give the effective, permitted and inheritable masks of this process."""
-    from runtime.kernel.libc import buffer
-
     space = buffer(24)
     _capget(u32(_VERSION_3, 0), space)
-    import sys
-
     words = [int.from_bytes(space.raw[at : at + 4], sys.byteorder) for at in range(0, 24, 4)]
     return words[0] | words[3] << 32, words[1] | words[4] << 32, words[2] | words[5] << 32

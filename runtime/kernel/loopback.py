@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import _socket
+import fcntl
+import sys
+
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
@@ -10,10 +14,6 @@ _REQUEST_SIZE = 40
 
 def loopback_up() -> None:
     """Set `lo` up; the kernel gives it its addresses."""
-    import _socket
-    import fcntl
-    import sys
-
     control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
         request = b"lo".ljust(16, b"\0").ljust(_REQUEST_SIZE, b"\0")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 import stat
+import sys
 
 from runtime.apply.faults import Step
 from runtime.errors import RuntimeFault
@@ -37,7 +39,6 @@ class Console:
 def open_console(paths: RootPaths, size: ConsoleSize | None) -> Console:
     """Allocate a pty from /dev/pts of the root; both sides are checked to be what they should be (CVE-2025-52565)."""
     import fcntl
-    import sys
 
     with Step("allocate the terminal", "/dev/pts/ptmx"):
         master = paths.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY, plain=True)
@@ -66,9 +67,6 @@ def bind_console(paths: RootPaths, console: Console) -> None:
 
 def hand_over(console: Console, socket_fd: int) -> None:
     """Send the master to the caller and close it; the message is the terminal's name, as runc's is."""
-    import _socket
-    import sys
-
     with Step("send the terminal over the console socket"):
         sender = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, os.dup(socket_fd))
         rights = console.master.to_bytes(4, sys.byteorder)

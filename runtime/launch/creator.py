@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 
 from runtime.apply.faults import Step
+from runtime.apply.mounts import clone_bind, mount_overlay
 from runtime.errors import RuntimeFault
 from runtime.kernel import mount as k
 from runtime.kernel import pidfd
 from runtime.kernel.fork import fork
 from runtime.kernel.limits import prlimit
-from runtime.launch import gate, protocol
+from runtime.launch import gate, protocol, stage1
 from runtime.launch.inherited import Inherited
+from runtime.launch.preload import preload_launch
 from runtime.plan.launch import LaunchPlan, plan_launch
 from runtime.record import replace
 from runtime.state import CLOSED_GATE, FILTER_FILE, GATE, ContainerState, container_dir, read_file, reserve, save
@@ -73,16 +75,15 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
     inherited = Inherited(plan, theirs, cgroup, gate.listen(folder, CLOSED_GATE))
     _open_sources(inherited, descriptors)
     _check_preserved(request.preserve_fds)
-    stage1 = fork()
-    if stage1 == 0:
-        from runtime.launch import stage1 as first
-
-        first.run(inherited)
-    undo.push("the first process", lambda: end_child(stage1))
+    preload_launch(plan)
+    child = fork()
+    if child == 0:
+        stage1.run(inherited)
+    undo.push("the first process", lambda: end_child(child))
     theirs.close()
     inherited.gate.close()
-    state = _await_init(plan, ours, state, stage1, undo)
-    os.waitpid(stage1, 0)
+    state = _await_init(plan, ours, state, child, undo)
+    os.waitpid(child, 0)
     ours.send(protocol.GO)
     state = _serve_init(plan, ours, state, cgroup)
     os.rename(os.path.join(folder, CLOSED_GATE), os.path.join(folder, GATE))
@@ -145,8 +146,6 @@ def _owner() -> str:
 
 def _open_sources(inherited: Inherited, descriptors: Descriptors) -> None:
     """Open what the container takes from the host, as the caller and before any namespace is entered."""
-    from runtime.apply.mounts import clone_bind, mount_overlay
-
     plan = inherited.plan
     for kind, path in plan.namespaces.paths:
         with Step(f"open the {kind} namespace", path):
@@ -177,11 +176,11 @@ def _check_preserved(count: int) -> None:
             raise RuntimeFault(f"descriptor {fd} is to be preserved but is not open", errno=error.errno) from error
 
 
-def _await_init(plan: LaunchPlan, link: Link, state: ContainerState, stage1: int, undo: Undo) -> ContainerState:
+def _await_init(plan: LaunchPlan, link: Link, state: ContainerState, child: int, undo: Undo) -> ContainerState:
     """Write maps when asked, learn init's id, and save it before init is let run."""
     kind, payload = link.receive(protocol.MAP, protocol.CHILD)
     if kind == protocol.MAP:
-        write_maps(plan, stage1)
+        write_maps(plan, child)
         link.send(protocol.MAPPED)
         kind, payload = link.receive(protocol.CHILD)
     pid = int(payload)

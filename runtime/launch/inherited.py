@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 from runtime.kernel.execute import close_range
+from runtime.kernel.prctl import set_dumpable
+from runtime.kernel.spawn import default_signals
+from runtime.launch.preload import forbid_imports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,19 +77,15 @@ def close_others(wanted: set[int]) -> None:
 
 
 def settle(wanted: set[int]) -> int:
-    """Begin a forked child: no traces, no foreign descriptors, default signals; give its own /proc/self/task.
+    """Begin a forked child: no traces, no foreign descriptors, default signals, no imports; give its own /proc/self/task.
 
     Dumpable is cleared before any namespace is joined, so that nothing in a container can trace this process or reach the
     interpreter and the descriptors through its /proc files. Collection is off: it could close a descriptor of the parent's
     objects whose number has been used again.
     """
-    import gc
-
-    from runtime.kernel.prctl import set_dumpable
-    from runtime.kernel.spawn import default_signals
-
     gc.disable()
     set_dumpable(dumpable=False)
     close_others(wanted)
     default_signals()
+    forbid_imports()
     return os.open("/proc/self/task", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -6,12 +6,13 @@ import errno
 import os
 
 from runtime.apply.faults import Step
+from runtime.apply.labels import open_label
 from runtime.kernel import keyring, prctl
 from runtime.launch import console as consoles
 from runtime.launch import gate, protocol, root
+from runtime.launch.guarded import guarded
 from runtime.launch.inherited import close_others
 from runtime.launch.program import Program
-from runtime.launch.stage1 import guarded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from runtime.launch.inherited import Inherited
     from runtime.launch.protocol import Link
     from runtime.plan.launch import LaunchPlan
+    from runtime.spec.model import Personality, Process
 
 
 def run(inherited: Inherited) -> NoReturn:
@@ -47,6 +49,7 @@ def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
 
         with Step("set the loopback interface up"):
             loopback_up()
+    label_fd = open_label(plan.process.source)
     console = _prepare_root(inherited)
     consoles.place_stdio(inherited.stdio)
     if console is not None:
@@ -57,11 +60,12 @@ def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
     _, compiled = link.receive(protocol.CONFINED)
     program = Program(plan.process)
     program.filter, program.filter_flags = split_filter(compiled)
+    program.label_fd = label_fd
     program.find()
-    set_scheduling(plan)
+    set_scheduling(plan.process.source, plan.spec.linux.personality)
     program.become()
     gate_fd = inherited.gate.fileno()
-    close_others({0, 1, 2, link.socket.fileno(), gate_fd, task_fd, *range(3, 3 + inherited.preserve_fds)})
+    close_others({0, 1, 2, link.socket.fileno(), gate_fd, task_fd, *range(3, 3 + inherited.preserve_fds), *({label_fd} - {-1})})
     link.send(protocol.READY)
     link.close()
     return gate.wait(inherited.gate), program
@@ -180,13 +184,12 @@ def _names_and_parameters(plan: LaunchPlan) -> None:
         write_sysctls(plan.spec.linux.sysctl)
 
 
-def set_scheduling(plan: LaunchPlan) -> None:
+def set_scheduling(process: Process, personality: Personality | None) -> None:
     """Set personality, scheduler and I/O priority where the document asks for them."""
-    source = plan.process.source
-    if not (source.scheduler or source.io_priority or plan.spec.linux.personality):
+    if not (process.scheduler or process.io_priority or personality):
         return
     from runtime.apply.scheduling import schedule, set_personality
 
-    schedule(source)
-    if plan.spec.linux.personality is not None:
-        set_personality(plan.spec.linux.personality)
+    schedule(process)
+    if personality is not None:
+        set_personality(personality)

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 class Program:
     """The user's program on its way. Call `find`, `become`, and last `execute`."""
 
-    __slots__ = ("environment", "filter", "filter_flags", "path", "plan")
+    __slots__ = ("environment", "filter", "filter_flags", "label_fd", "path", "plan")
 
     def __init__(self, plan: ProcessPlan) -> None:
         self.plan = plan
         self.filter = b""
         self.filter_flags = 0
+        self.label_fd = -1
         self.path = ""
         self.environment = dict(entry.split("=", 1) for entry in plan.environment)
 
@@ -59,6 +60,11 @@ class Program:
         the capabilities are dropped after it.
         """
         prctl.set_dumpable(dumpable=False)  # changing ids may have restored it (prctl(2))
+        if self.label_fd >= 0:
+            from runtime.apply.labels import write_label
+
+            with Step("label the program"):
+                write_label(self.label_fd, self.plan.source)
         if self.filter:
             from runtime.kernel import seccomp
 

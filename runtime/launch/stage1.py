@@ -8,39 +8,18 @@ from runtime.apply.faults import Step
 from runtime.errors import RuntimeFault
 from runtime.kernel.fork import fork
 from runtime.kernel.namespace import CLONE_NEWUSER, FLAGS, setns, unshare
+from runtime.kernel.prctl import set_dumpable
 from runtime.launch import protocol
+from runtime.launch.guarded import guarded
 from runtime.launch.inherited import settle
+from runtime.launch.init import run as run_init
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import NoReturn
 
     from runtime.launch.inherited import Inherited
     from runtime.launch.protocol import Link
-
-
-def guarded(link: Link, work: Callable[[], object]) -> NoReturn:
-    """Do the work of a forked child and end it: 0 when it returns, 1 after it told the creator what failed."""
-    code = 1
-    try:
-        work()
-        code = 0
-    except RuntimeFault as fault:
-        link.send_fault(fault)
-    except BaseException as error:  # noqa: BLE001 - a defect of ours must reach the creator too
-        link.send_fault(_defect(error))
-    finally:
-        os._exit(code)
-
-
-def _defect(error: BaseException) -> RuntimeFault:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace is not None else "?"
-    number = error.errno if isinstance(error, OSError) else None
-    return RuntimeFault(f"{type(error).__name__} at {where}: {error}", step="set up the container", errno=number)
 
 
 def run(inherited: Inherited) -> NoReturn:
@@ -55,10 +34,8 @@ def _stage1(inherited: Inherited) -> None:
     enter_namespaces(inherited)
     pid = fork(task_fd)
     if pid == 0:
-        from runtime.launch import init
-
         os.close(task_fd)
-        init.run(inherited)
+        run_init(inherited)
     inherited.link.send(protocol.CHILD, str(pid).encode())
 
 
@@ -105,8 +82,6 @@ def enter_namespaces(inherited: Inherited) -> None:
 
 
 def _ask_for_maps(link: Link) -> None:
-    from runtime.kernel.prctl import set_dumpable
-
     unprivileged = os.geteuid() != 0 and link.peer == "the rootless creator"
     if unprivileged:  # its creator may not write maps of a process that is not traceable
         set_dumpable(dumpable=True)

@@ -1,0 +1,44 @@
+"""AppArmor profiles and SELinux labels of the user's program (apparmor(7), selinux(8), proc(5): attr)."""
+
+from __future__ import annotations
+
+import os
+
+from runtime.errors import KernelFault, RuntimeFault
+from runtime.kernel.path import PROC_SUPER_MAGIC, fstatfs_type
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.spec.model import Process
+
+_APPARMOR = ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec")
+_SELINUX = ("/proc/self/attr/exec",)
+
+
+def open_label(process: Process) -> int:
+    """Open the kernel's file for the program's label, or give -1 when none is asked for.
+
+    It is opened through the host's procfs, before the container's /proc could be something else (CVE-2023-28642), and holds
+    for this process and the program it executes. Raises KernelFault when the kernel has no such security module.
+    """
+    if not (process.apparmor_profile or process.selinux_label):
+        return -1
+    module = "AppArmor" if process.apparmor_profile else "SELinux"
+    enabled = "/sys/module/apparmor/parameters/enabled" if process.apparmor_profile else "/sys/fs/selinux"
+    if not os.path.exists(enabled):
+        raise KernelFault(f"{module} is not enabled on this host, but a label is asked for", feature=module, step="label")
+    for path in _APPARMOR if process.apparmor_profile else _SELINUX:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        if fstatfs_type(fd) != PROC_SUPER_MAGIC:
+            raise RuntimeFault("this is not the kernel's procfs", step="label the program", path=path)
+        return fd
+    raise KernelFault(f"{module} is not enabled on this host", feature=module, step="label the program")
+
+
+def write_label(fd: int, process: Process) -> None:
+    """Have execve(2) give the program its label."""
+    text = f"exec {process.apparmor_profile}" if process.apparmor_profile else process.selinux_label
+    os.write(fd, text.encode())

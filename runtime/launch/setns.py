@@ -1,0 +1,185 @@
+"""One more process in a running container: join what its init has, and execute. Read it with runtime.launch.protocol."""
+
+from __future__ import annotations
+
+import os
+
+from runtime.apply.faults import Step
+from runtime.apply.labels import open_label
+from runtime.apply.paths import RootPaths
+from runtime.errors import NotFoundFault, RuntimeFault, StateFault
+from runtime.kernel import pidfd, prctl
+from runtime.kernel.fork import fork
+from runtime.kernel.namespace import CLONE_NEWUSER, FLAGS, setns
+from runtime.launch import console as consoles
+from runtime.launch import protocol
+from runtime.launch.creator import end_child, end_process, set_limits, write_pid_file
+from runtime.launch.guarded import guarded
+from runtime.launch.inherited import close_others, settle
+from runtime.launch.init import become_root, join_keyring, set_scheduling, split_filter
+from runtime.launch.preload import preload_process
+from runtime.launch.program import Program
+from runtime.launch.stage1 import adjust_oom_score
+from runtime.plan.process import ProcessPlan, plan_process
+from runtime.record import replace
+from runtime.state import FILTER_FILE, ContainerState, container_dir, load, read_file
+from runtime.undo import Undo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.apply.cgroup import Cgroup
+    from runtime.launch.protocol import Link
+    from runtime.request import ExecRequest
+    from runtime.spec.model import Process
+
+
+class Exec:
+    """What the processes of an exec have from their creator."""
+
+    __slots__ = ("cgroup", "container", "link", "plan", "request", "target")
+
+    def __init__(self, request: ExecRequest, container: ContainerState, plan: ProcessPlan, link: Link) -> None:
+        self.request = request
+        self.container = container
+        self.plan = plan
+        self.link = link
+        self.cgroup: Cgroup | None = None
+        self.target = -1
+
+    def descriptors(self) -> set[int]:
+        """Give every descriptor the children need."""
+        wanted = {0, 1, 2, self.link.socket.fileno(), self.target, *(self.request.stdio or ())}
+        wanted.update(range(3, 3 + self.request.preserve_fds))
+        if self.request.console_socket is not None:
+            wanted.add(self.request.console_socket)
+        return wanted
+
+
+def exec_in_container(request: ExecRequest) -> int:
+    """Run the request's process and give its id; raise RuntimeFault, and then nothing of it runs."""
+    from runtime.spec.validate import validate_process
+
+    process = _effective(request)
+    validate_process(process)
+    plan = plan_process(process)
+    container = load(request.state_root, request.container_id)
+    if container.status == "paused" and not request.ignore_paused:
+        raise StateFault(f"cannot exec in container {request.container_id!r}: it is paused; resume it first")
+    target = pidfd.open_process(container.pid, container.start_time)
+    if target is None:
+        raise StateFault(f"cannot exec in container {request.container_id!r}: it is {container.status}, not running")
+    undo = Undo()
+    try:
+        pid = _exec(request, container, plan, target, undo)
+        undo.commit()
+    except BaseException as error:
+        for line in undo.run():
+            error.add_note(f"not undone: {line}")
+        raise
+    finally:
+        os.close(target)
+    return pid
+
+
+def _effective(request: ExecRequest) -> Process:
+    process = request.process
+    if request.no_new_privs is not None:
+        process = replace(process, no_new_privileges=request.no_new_privs)
+    if request.apparmor is not None:
+        process = replace(process, apparmor_profile=request.apparmor)
+    if request.process_label is not None:
+        process = replace(process, selinux_label=request.process_label)
+    return process
+
+
+def _exec(request: ExecRequest, container: ContainerState, plan: ProcessPlan, target: int, undo: Undo) -> int:
+    ours, theirs = protocol.make_links()
+    undo.push("the link", ours.close)
+    job = Exec(request, container, plan, theirs)
+    job.target = target
+    job.cgroup = _cgroup(request, container)
+    compiled = _filter(request, container)
+    preload_process(plan, seccomp=bool(compiled))
+    stage1 = fork()
+    if stage1 == 0:
+        guarded(job.link, lambda: _stage1(job))
+    undo.push("the first process", lambda: end_child(stage1))
+    theirs.close()
+    pid = int(ours.receive(protocol.CHILD)[1])
+    found = pidfd.stat(pid)
+    if found is None:
+        raise NotFoundFault("the process ended before it began", step="exec")
+    undo.push("the process", lambda: end_process(pid, found[1]))
+    os.waitpid(stage1, 0)
+    set_limits(pid, plan.rlimits)
+    ours.send(protocol.GO)
+    ours.receive(protocol.CONFINE)
+    ours.send(protocol.CONFINED, compiled)
+    said, _ = ours.receive_any()
+    if said:
+        raise RuntimeFault(f"the process said {said!r} instead of executing the program", step="exec")
+    if request.pid_file is not None:
+        write_pid_file(request.pid_file, pid)
+    ours.close()
+    return pid
+
+
+def _cgroup(request: ExecRequest, container: ContainerState) -> Cgroup | None:
+    if not container.cgroup:
+        return None
+    from runtime.apply.cgroup import from_paths
+
+    group = from_paths(container.cgroup)
+    return group.sub(request.cgroup) if request.cgroup else group
+
+
+def _filter(request: ExecRequest, container: ContainerState) -> bytes:
+    if container.seccomp_flags is None:
+        return b""
+    path = os.path.join(container_dir(request.state_root, request.container_id), FILTER_FILE)
+    with Step("read the container's seccomp filter", path):
+        return read_file(path)
+
+
+def _stage1(job: Exec) -> None:
+    task_fd = settle(job.descriptors())
+    adjust_oom_score(job.plan.source.oom_score_adj)
+    if job.cgroup is not None:
+        job.cgroup.join(os.getpid())
+    label = open_label(job.plan.source)
+    flags = sum(FLAGS[kind] for kind in job.container.namespaces)
+    with Step(f"join the namespaces of container {job.container.id!r}"):
+        if flags:
+            setns(job.target, flags)
+    pid = fork(task_fd)
+    if pid == 0:
+        os.close(task_fd)
+        guarded(job.link, lambda: _process(job, joined_user=bool(flags & CLONE_NEWUSER), label=label))
+    job.link.send(protocol.CHILD, str(pid).encode())
+
+
+def _process(job: Exec, *, joined_user: bool, label: int) -> None:
+    request, link = job.request, job.link
+    link.receive(protocol.GO)
+    prctl.set_name("wherry:[exec]")
+    os.setsid()
+    join_keyring(f"_ses.{request.container_id}")
+    if joined_user:
+        become_root()
+    consoles.place_stdio(request.stdio)
+    if job.plan.source.terminal:
+        root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        console = consoles.open_console(RootPaths(root_fd), job.plan.source.console_size)
+        os.close(root_fd)
+        if request.console_socket is not None:
+            consoles.hand_over(console, request.console_socket)
+        consoles.take_over(console)
+    link.send(protocol.CONFINE)
+    program = Program(job.plan)
+    program.filter, program.filter_flags = split_filter(link.receive(protocol.CONFINED)[1])
+    program.label_fd = label
+    program.find()
+    set_scheduling(job.plan.source, None)
+    program.become()
+    close_others({0, 1, 2, link.socket.fileno(), *range(3, 3 + request.preserve_fds), *({label} - {-1})})
+    program.execute()
