@@ -224,7 +224,8 @@ class ImageStore:
     async def load(self, archive: str | int, progress: Progress | None = None) -> Names:
         """Store every image of an OCI or docker archive: a path (also of an OCI layout directory) or a descriptor.
 
-        Gives the names the images got, and the ids of those without one. Raises InvalidArgument (not an archive), FailedPrecondition (a damaged one), ResourceExhausted.
+        Gives the names the images got, and the ids of those without one. Raises InvalidArgument (not an archive),
+        FailedPrecondition (a damaged one), ResourceExhausted.
         """
         return await load_archive(self, archive, progress)
 

@@ -58,7 +58,7 @@ async def load_archive(store: ImageStore, archive: str | int, progress: Progress
             images = _layout(files, store.platform)
         else:
             raise InvalidArgument("the archive is neither docker save's format (manifest.json) nor an OCI layout (index.json)")
-        loaded = []
+        loaded: list[str] = []
         for found, names, layers in images:
             sources = [Stored(store, files, name, digest) for name, digest in layers]
             image_id = await _store(store, found, names, sources, progress)
