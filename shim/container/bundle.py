@@ -16,7 +16,7 @@ from shim.container.spec.sources import gather_sources
 from shim.container.spec.users import resolve_user
 from shim.errors import FailedPrecondition, InvalidArgument
 from shim.gen.runtime.v1 import api_pb2
-from shim.monitor.protocol import ContainerCreate
+from shim.monitor.protocol import ContainerCreate, RootfsMount
 from shim.pod.cgroup import default_parent
 from shim.pod.files import pod_files, write_file
 from shim.pod.namespaces import options
@@ -25,8 +25,7 @@ from shim.store.containers import State
 if TYPE_CHECKING:
     from shim.container.spec.inputs import ResolvedUser
     from shim.gen.runtime.v1.api_pb2 import ContainerConfig
-    from shim.image.record import ImageRecord
-    from shim.monitor.protocol import RootfsMount
+    from shim.image.record import ImageRecord, RootfsSpec
     from shim.pod.node import Node
     from shim.store.containers import Container
     from shim.store.pods import Pod
@@ -108,7 +107,7 @@ def _write(directory: str, config_json: bytes) -> None:
     write_file(f"{directory}/config.json", config_json, 0o600)
 
 
-def create_request(node: Node, container: Container, rootfs: RootfsMount) -> ContainerCreate:
+def create_request(node: Node, container: Container, rootfs: RootfsSpec) -> ContainerCreate:
     """Give the order to the monitor."""
     config = container.config
     return ContainerCreate(
@@ -116,7 +115,7 @@ def create_request(node: Node, container: Container, rootfs: RootfsMount) -> Con
         bundle=node.container_dir(container.id),
         state_root=node.oci_root,
         handler=container.meta.handler,
-        rootfs=rootfs,
+        rootfs=RootfsMount(lower=list(rootfs.lower), upper=rootfs.upper or "", work=rootfs.work or ""),
         terminal=config.tty,
         stdin=config.stdin,
         stdin_once=config.stdin_once,

@@ -19,7 +19,7 @@ from shim.container.spec.validate import validate_container
 from shim.errors import AlreadyExists, FailedPrecondition
 from shim.events import EventKind
 from shim.gen.runtime.v1 import api_pb2
-from shim.monitor.protocol import RootfsMount
+from shim.monitor.protocol import StartFailed
 from shim.pod.rollback import Rollback, settled
 from shim.pod.timing import Timing
 from shim.store.containers import Container, ContainerMeta, ContainerStatus, State, container_name
@@ -99,11 +99,10 @@ async def _create(node: Node, order: Order) -> str:
             rollback.undo("container rootfs", node.images.remove_rootfs, container.id)
             directory = node.container_dir(container.id)
             rootfs = await node.images.prepare_rootfs(container.id, order.image.id, directory)
-            mount = RootfsMount(lower=list(rootfs.lower), upper=rootfs.upper or "", work=rootfs.work or "")
             timing.mark("rootfs")
             bundle = await prepare_bundle(node, order.pod, container, order.image)
             timing.mark("bundle")
-            pid = await _hand_over(node, order, create_request(node, container, mount), rollback)
+            pid = await _hand_over(node, order, create_request(node, container, rootfs), rollback)
             timing.mark("monitor")
             await _commit(node, container, bundle, pid)
             timing.mark("commit")
@@ -135,12 +134,18 @@ def _plan(order: Order) -> Container:
 
 
 async def _hand_over(node: Node, order: Order, request: ContainerCreate, rollback: Rollback) -> int:
-    """Let the monitor create the container; another runtime's binary does so at start, where kubelet expects its refusals."""
+    """Let the monitor create the container; another runtime's binary does so at start, where kubelet expects its refusals.
+
+    So does our own once it has found that the command cannot be executed: StartContainer asks again, and tells.
+    """
     monitor = node.monitors.get(order.pod.id)
     rollback.undo("container process", monitor.delete, request.container_id)
     if order.handler.path:
         return 0
-    return await settled(monitor.create(request))
+    try:
+        return await settled(monitor.create(request))
+    except StartFailed:
+        return 0
 
 
 async def _commit(node: Node, container: Container, bundle: Bundle, pid: int) -> None:

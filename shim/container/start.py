@@ -10,7 +10,7 @@ from shim.container.bundle import create_request
 from shim.container.exits import announce
 from shim.errors import FailedPrecondition, WherryError
 from shim.events import EventKind
-from shim.monitor.protocol import RootfsMount, StartFailed
+from shim.monitor.protocol import StartFailed
 from shim.pod.timing import Timing
 from shim.store.containers import State
 
@@ -45,7 +45,7 @@ async def _start(node: Node, container_id: str) -> None:
         raise FailedPrecondition(f"pod {container.pod_id} is not running; run a new one")
     monitor = node.monitors.get(container.pod_id)
     try:
-        pid = container.status.pid or await monitor.create(_late_request(node, container))
+        pid = container.status.pid or await monitor.create(await _late_request(node, container))
         started_at = await monitor.start(container_id)
     except WherryError as error:
         await _failed(node, container_id, error)
@@ -59,10 +59,10 @@ async def _start(node: Node, container_id: str) -> None:
     timing.log(container=container_id)
 
 
-def _late_request(node: Node, container: Container) -> ContainerCreate:
+async def _late_request(node: Node, container: Container) -> ContainerCreate:
     directory = node.container_dir(container.id)
-    layers = list(node.images.layer_paths(container.meta.image_id))
-    return create_request(node, container, RootfsMount(lower=layers, upper=f"{directory}/upper", work=f"{directory}/work"))
+    rootfs = await node.images.prepare_rootfs(container.id, container.meta.image_id, directory)
+    return create_request(node, container, rootfs)
 
 
 async def _failed(node: Node, container_id: str, error: WherryError) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import shutil
 from typing import TYPE_CHECKING, Protocol
@@ -64,7 +65,7 @@ class Monitors:
         """Connect to a running monitor; raise Unavailable when there is none."""
         client = await MonitorClient.connect(f"{self.directory(pod_id)}/monitor.sock")
         self._clients[pod_id] = client
-        self._watchers[pod_id] = asyncio.create_task(self._watch(pod_id, client))
+        self._watchers[pod_id] = asyncio.create_task(self._watch(pod_id, client), context=contextvars.Context())
         return client
 
     async def ensure(self, pod_id: str) -> MonitorClient:

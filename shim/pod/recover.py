@@ -116,8 +116,8 @@ async def _reconcile(node: Node, pod: Pod, known: dict[str, MonitorContainer] | 
     for container in node.containers.of_pod(pod.id):
         record = _exit_record(node, pod, container.id)
         view = (known or {}).get(container.id)
-        # What is not known to another runtime's monitor before its start has not been created there yet.
-        late = bool(container.meta.handler) and container.state is State.CREATED and known is not None
+        # Some containers are made at their start only (see create): no monitor can know them yet.
+        late = container.state is State.CREATED and not container.status.pid and known is not None
         change = partial(_merge, view=view, record=record, gone=gone and view is None and not late)
         changed = await node.containers.update(container.id, change)
         if changed.status.finished_at and not container.status.finished_at:

@@ -22,26 +22,36 @@ async def sweep(node: Node) -> None:
     """Remove all orphans; each failure is logged and the next is tried."""
     for pod_id in _orphans(f"{node.config.state}/pods", node.pods):
         log.warning("removing a monitor without a pod", pod=pod_id)
-        try:
-            monitor = await node.monitors.ensure(pod_id)
-            await monitor.teardown_pod()
-            for container in await monitor.containers():
-                await monitor.delete(container.id)
-        except (WherryError, OSError) as error:
-            log.error("a monitor without a pod could not be cleaned", pod=pod_id, error=str(error))  # noqa: TRY400 - one line
-        await node.monitors.stop(pod_id)
+        await _remove_monitor(node, pod_id)
     for pod_id in _orphans(f"{node.config.root}/pods", node.pods):
         log.warning("removing files without a pod", pod=pod_id)
         await remove_pod_files(node.pod_dir(pod_id))
+    for container_id in node.images.rootfs_containers():
+        if container_id not in node.containers:
+            await node.images.remove_rootfs(container_id)
     for container_id in _orphans(f"{node.config.root}/containers", node.containers):
         log.warning("removing files without a container", container=container_id)
-        await node.images.remove_rootfs(container_id)
         await remove_container_dir(node, container_id)
-    if node.config.cgroup.driver == "cgroupfs":
-        parent = node.config.cgroup.parent.rstrip("/")
-        for name in list_cgroups(parent):
-            if is_id(name) and name not in node.pods:
-                remove_cgroup(f"{parent}/{name}")
+    _remove_cgroups(node)
+
+
+async def _remove_monitor(node: Node, pod_id: str) -> None:
+    try:
+        monitor = await node.monitors.ensure(pod_id)
+        await monitor.teardown_pod()
+    except (WherryError, OSError) as error:
+        log.error("a monitor without a pod could not be cleaned", pod=pod_id, error=str(error))  # noqa: TRY400 - one line
+    await node.monitors.stop(pod_id)
+
+
+def _remove_cgroups(node: Node) -> None:
+    """Remove empty pod cgroups; those of another daemon with the same parent have processes, and stay."""
+    if node.config.cgroup.driver != "cgroupfs":
+        return
+    parent = node.config.cgroup.parent.rstrip("/")
+    for name in list_cgroups(parent):
+        if is_id(name) and name not in node.pods:
+            remove_cgroup(f"{parent}/{name}")
 
 
 def _orphans(directory: str, known: object) -> list[str]:
