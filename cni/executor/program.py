@@ -48,7 +48,7 @@ class _Process:
         self._pending = memoryview(json.dumps(invocation.config).encode())
         self._kept: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
         try:
-            self._child = subprocess.Popen(  # noqa: SIM115, RUF100 - closed in __exit__
+            self._child = subprocess.Popen(
                 [path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from cni import plugins, program, skel
+from cni import plugins, skel
 from cni.errors import CniFault, Code, PluginFault
+from cni.executor import program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
