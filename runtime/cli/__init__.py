@@ -1,0 +1,1 @@
+"""The `wherry-oci` command: runc's command line over runtime.api."""

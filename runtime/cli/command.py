@@ -1,0 +1,119 @@
+"""Read the command line, run one command, turn every fault into one line and an exit code.
+
+Only what the command in use needs is imported, because starting is half of what `run` costs.
+"""
+
+from __future__ import annotations
+
+import os
+
+from runtime.cli.options import declare, parse
+from runtime.cli.report import Report
+from runtime.cli.table import COMMANDS, GLOBAL_OPTIONS, NOT_SERVED
+from runtime.errors import RuntimeFault, UsageFault
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runtime.cli.context import Context
+    from runtime.cli.options import Values
+
+FAILURE = 1
+UNKNOWN_COMMAND = 3
+EXEC_FAILURE = 255
+"""Exit codes of runc."""
+
+
+def command_line(words: Sequence[str]) -> int:
+    """Run `wherry-oci` with these words; give the exit code. Never raises, but for an interrupt by the user."""
+    report = Report()
+    try:
+        outer = parse(declare(GLOBAL_OPTIONS), words, interleaved=False)
+        report = Report(outer)
+        return _command(outer, report)
+    except RuntimeFault as fault:
+        report.fault(str(fault))
+    except OSError as error:
+        report.fault(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except RecursionError:
+        report.fault("the input is nested too deeply")
+    return FAILURE
+
+
+def _command(outer: Values, report: Report) -> int:
+    if outer.flag("version"):
+        from runtime.cli.help import print_version
+
+        return print_version()
+    name, *words = outer.arguments or ["help"]
+    if outer.flag("help") or name in ("help", "h"):
+        from runtime.cli.help import print_help
+
+        return print_help(words[:1] if name in ("help", "h") else outer.arguments[:1])
+    if name in NOT_SERVED:
+        raise UsageFault(f"{name} is not served by this build of wherry-oci")
+    if name not in COMMANDS:
+        report.fault(f"No help topic for '{name}'")
+        return UNKNOWN_COMMAND
+    values = _parse_command(name, words)
+    if values.flag("help"):
+        from runtime.cli.help import print_help
+
+        return print_help([name])
+    return _run(name, _context(outer, values, report))
+
+
+def _parse_command(name: str, words: Sequence[str]) -> Values:
+    _, _, least, most, interleaved, options, _ = COMMANDS[name]
+    values = parse(declare(options), words, interleaved=interleaved)
+    count = len(values.arguments)
+    if not values.flag("help") and (count < least or (most is not None and count > most)):
+        wanted = f"a minimum of {least}" if count < least else f"a maximum of {most}"
+        wanted = f"exactly {least}" if least == most else wanted
+        raise UsageFault(f'wherry-oci: "{name}" requires {wanted} argument(s)')
+    return values
+
+
+def _context(outer: Values, values: Values, report: Report) -> Context:
+    from runtime.cli.context import Context
+
+    if outer.text("log-format", "text") not in ("text", "json"):
+        raise UsageFault(f'unknown log-format "{outer.text("log-format")}": it is text or json')
+    if outer.text("rootless", "auto") not in ("auto", "true", "false"):
+        raise UsageFault(f'invalid value "{outer.text("rootless")}" for flag -rootless: it is true, false or auto')
+    return Context(
+        root=os.path.abspath(outer.text("root") or default_root()),
+        systemd_cgroup=outer.flag("systemd-cgroup"),
+        rootless=outer.text("rootless", "auto"),
+        values=values,
+        report=report,
+    )
+
+
+def default_root() -> str:
+    """Give where state is kept: /run/wherry/oci, or for a user without privileges a folder of its own."""
+    own = os.environ.get("XDG_RUNTIME_DIR")
+    if own and os.geteuid() != 0:
+        return os.path.join(own, "wherry", "oci")
+    return "/run/wherry/oci"
+
+
+def _run(name: str, context: Context) -> int:
+    module, _, function = COMMANDS[name][-1].partition(":")
+    handler = getattr(__import__(f"runtime.cli.{module}", fromlist=[function]), function)
+    try:
+        return int(handler(context))
+    except RuntimeFault as fault:
+        if name == "exec":
+            context.report.fault(f"exec failed: {_story(fault)}")
+            return EXEC_FAILURE
+        if name in ("run", "create"):
+            context.report.fault(f"wherry-oci {name} failed: {_story(fault)}")
+            return FAILURE
+        raise
+
+
+def _story(fault: RuntimeFault) -> str:
+    """Put runc's words before a program that could not be executed: callers look for them."""
+    return f"unable to start container process: {fault}" if fault.kind == "start" else str(fault)
