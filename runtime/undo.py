@@ -46,8 +46,9 @@ class Descriptors:
         self._open: list[int] = []
 
     def keep(self, fd: int) -> int:
-        """Own `fd` and give it back."""
-        self._open.append(fd)
+        """Own `fd` (-1 is none) and give it back."""
+        if fd >= 0:
+            self._open.append(fd)
         return fd
 
     def all(self) -> tuple[int, ...]:

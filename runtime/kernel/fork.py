@@ -6,7 +6,10 @@ threads must not fork; this one refuses instead of hanging once in a thousand ti
 
 from __future__ import annotations
 
+import errno
 import os
+
+from runtime.kernel.libc import system_call, u64
 
 
 def threads(task_fd: int | None = None) -> int:
@@ -23,3 +26,29 @@ def fork(task_fd: int | None = None) -> int:
     if count > 1:
         raise RuntimeError(f"refusing to fork: this process has {count} threads")
     return os.fork()
+
+
+_clone3 = system_call("clone3", "pl")
+_CLONE_INTO_CGROUP = 0x200000000
+_SIGCHLD = 17
+_UNAVAILABLE = (errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG)
+
+
+def fork_into(cgroup_fd: int, task_fd: int | None = None) -> tuple[int, bool]:
+    """Fork with the child in the v2 cgroup whose directory is `cgroup_fd`; give what `fork` gives, and whether it is there.
+
+    Moving a running process waits for every CPU (4 to 16 ms measured); being born in the cgroup costs nothing. The interpreter
+    needs none of the work os.fork does around fork(2): that is for threads, and there are none. Where clone3(2) is not to be
+    had the child is forked as usual and is not in the cgroup.
+    """
+    count = threads(task_fd)
+    if count > 1:
+        raise RuntimeError(f"refusing to fork: this process has {count} threads")
+    if cgroup_fd >= 0:
+        arguments = u64(_CLONE_INTO_CGROUP, 0, 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd)
+        try:
+            return _clone3(arguments, len(arguments)), True
+        except OSError as error:
+            if error.errno not in _UNAVAILABLE:
+                raise
+    return os.fork(), False

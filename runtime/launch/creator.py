@@ -9,9 +9,10 @@ from runtime.apply.mounts import clone_bind, mount_overlay
 from runtime.errors import RuntimeFault
 from runtime.kernel import mount as k
 from runtime.kernel import pidfd
-from runtime.kernel.fork import fork
+from runtime.kernel.fork import fork_into
 from runtime.kernel.limits import prlimit
-from runtime.launch import gate, protocol, stage1
+from runtime.launch import gate, init, protocol, stage1
+from runtime.launch.entering import fork_init
 from runtime.launch.inherited import Inherited
 from runtime.launch.preload import preload_launch
 from runtime.plan.launch import LaunchPlan, plan_launch
@@ -68,22 +69,23 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
     cgroup = _make_cgroup(plan)
     state = _first_state(plan, cgroup)
     save(request.state_root, state)  # before anything that outlives a killed creator is made
-    undo.push("the cgroup", cgroup.remove)
-    cgroup.create()
     ours, theirs = protocol.make_links()
     undo.push("the link", ours.close)
     inherited = Inherited(plan, theirs, cgroup, gate.listen(folder, CLOSED_GATE))
     _open_sources(inherited, descriptors)
     _check_preserved(request.preserve_fds)
     preload_launch(plan)
-    child = fork()
-    if child == 0:
-        stage1.run(inherited)
+    undo.push("the cgroup", cgroup.remove)
+    cgroup.create()
+    inherited.unified_fd = descriptors.keep(cgroup.open_unified())
+    child = _fork(inherited)
     undo.push("the first process", lambda: end_child(child))
     theirs.close()
     inherited.gate.close()
-    state = _await_init(plan, ours, state, child, undo)
-    os.waitpid(child, 0)
+    pid = child
+    if plan.namespaces.in_user_namespace():
+        pid = _await_init(plan, ours, child)
+    state = _save_init(plan, state, pid, undo)
     ours.send(protocol.GO)
     state = _serve_init(plan, ours, state, cgroup)
     os.rename(os.path.join(folder, CLOSED_GATE), os.path.join(folder, GATE))
@@ -176,14 +178,31 @@ def _check_preserved(count: int) -> None:
             raise RuntimeFault(f"descriptor {fd} is to be preserved but is not open", errno=error.errno) from error
 
 
-def _await_init(plan: LaunchPlan, link: Link, state: ContainerState, child: int, undo: Undo) -> ContainerState:
-    """Write maps when asked, learn init's id, and save it before init is let run."""
+def _fork(inherited: Inherited) -> int:
+    """Fork stage1 when there is a user namespace to enter, else init itself."""
+    staged = inherited.plan.namespaces.in_user_namespace()
+    if staged:
+        child, inherited.placed = fork_into(inherited.unified_fd)
+    else:
+        child = fork_init(inherited)
+    if child == 0:
+        (stage1.run if staged else init.run)(inherited)
+    return child
+
+
+def _await_init(plan: LaunchPlan, link: Link, child: int) -> int:
+    """Write maps when asked, and give the id of the init that stage1 forked before it ended."""
     kind, payload = link.receive(protocol.MAP, protocol.CHILD)
     if kind == protocol.MAP:
         write_maps(plan, child)
         link.send(protocol.MAPPED)
         kind, payload = link.receive(protocol.CHILD)
-    pid = int(payload)
+    os.waitpid(child, 0)
+    return int(payload)
+
+
+def _save_init(plan: LaunchPlan, state: ContainerState, pid: int, undo: Undo) -> ContainerState:
+    """Save init's id before init is let run."""
     found = pidfd.stat(pid)
     if found is None:
         raise RuntimeFault("init ended before it began", step="create the container")
@@ -251,9 +270,8 @@ def compile_filter(seccomp: Seccomp | None, folder: str) -> bytes:
 
 def _runtime_hooks(plan: LaunchPlan, pid: int) -> None:
     from runtime.launch.hooks import run_hooks
-    from runtime.launch.init import hook_state
 
-    state = hook_state(plan, pid, "creating")
+    state = init.hook_state(plan, pid, "creating")
     run_hooks("prestart", plan.spec.hooks.prestart, state)
     run_hooks("createRuntime", plan.spec.hooks.create_runtime, state)
 

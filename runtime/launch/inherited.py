@@ -29,12 +29,14 @@ class Inherited:
         "link",
         "namespace_fds",
         "node_clones",
+        "placed",
         "plan",
         "preserve_fds",
         "root_mount",
         "sources",
         "stdio",
         "task_fd",
+        "unified_fd",
         "user_fd",
     )
 
@@ -52,6 +54,8 @@ class Inherited:
         self.console_socket = plan.request.console_socket
         self.preserve_fds = plan.request.preserve_fds
         self.task_fd = -1
+        self.unified_fd = -1
+        self.placed = False
 
     def descriptors(self) -> set[int]:
         """Give every descriptor the children need."""

@@ -10,8 +10,9 @@ from runtime.apply.labels import open_label
 from runtime.kernel import keyring, prctl
 from runtime.launch import console as consoles
 from runtime.launch import gate, protocol, root
+from runtime.launch.entering import adjust_oom_score, enter_as_init
 from runtime.launch.guarded import guarded
-from runtime.launch.inherited import close_others
+from runtime.launch.inherited import close_others, settle
 from runtime.launch.program import Program
 
 TYPE_CHECKING = False
@@ -26,18 +27,36 @@ if TYPE_CHECKING:
 
 
 def run(inherited: Inherited) -> NoReturn:
-    """Be init; never returns: the process becomes the user's program or ends."""
+    """Be init, forked by the creator; never returns: the process becomes the user's program or ends."""
 
     def work() -> None:
-        starter, program = _until_gate(inherited)
-        _after_gate(inherited, starter, program)
+        os.close(settle(inherited.descriptors()))
+        adjust_oom_score(inherited.plan.process.source.oom_score_adj)
+        inherited.cgroup.enter(placed=inherited.placed)
+        enter_as_init(inherited)
+        inherited.link.receive(protocol.GO)
+        _live(inherited)
 
     guarded(inherited.link, work)
 
 
+def run_forked(inherited: Inherited) -> NoReturn:
+    """Be init, forked by stage1 inside its namespaces."""
+
+    def work() -> None:
+        inherited.link.receive(protocol.GO)
+        _live(inherited)
+
+    guarded(inherited.link, work)
+
+
+def _live(inherited: Inherited) -> None:
+    starter, program = _until_gate(inherited)
+    _after_gate(inherited, starter, program)
+
+
 def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
     plan, link = inherited.plan, inherited.link
-    link.receive(protocol.GO)
     task_fd = os.open("/proc/self/task", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     inherited.task_fd = task_fd
     prctl.set_name("wherry:[init]")

@@ -1,29 +1,37 @@
 """What the processes of a create say to each other: every message and every phase, in order.
 
-    creator                         stage1                          init
-      | ── fork ─────────────────────▶│ joins the cgroup and the
-      |                               │ namespaces given by path, makes the new ones
-      | ◀───────────────────── MAP ── │ only with a new user or time namespace
-      │ writes the maps, offsets      │
-      | ── MAPPED ──────────────────▶ │
-      |                               │ ── fork ─────────────────────▶│
-      | ◀─────────────── CHILD pid ── │ ends
-      │ saves the state with the pid
-      | ── GO ───────────────────────────────────────────────────────▶│ mounts
-      | ◀─────────────────────────────────────────────────── MOUNTED ─│ only with hooks of the runtime's side
+    creator                                                         init
+      │ ── fork, inside the PID and time namespaces ─────────────────▶│ joins the cgroup; joins and
+      │ saves the state with init's id                                │ makes the other namespaces
+      │ ── GO ───────────────────────────────────────────────────────▶│ mounts
+      │ applies resources, compiles the seccomp filter
+      │ ◀─────────────────────────────────────────────────── MOUNTED ─│ only with hooks of the runtime's side
       │ prestart and createRuntime hooks
-      | ── HOOKED ───────────────────────────────────────────────────▶│ createContainer hooks, enters the root
-      | ◀─────────────────────────────────────────────────── CONFINE ─│
-      │ limits, resources (the seccomp filter is compiled while init mounts)
-      | ── CONFINED filter ──────────────────────────────────────────▶│ ids, capabilities
-      | ◀───────────────────────────────────────────────────── READY ─│ waits at the gate
+      │ ── HOOKED ───────────────────────────────────────────────────▶│ createContainer hooks, enters the root
+      │ ◀─────────────────────────────────────────────────── CONFINE ─│
+      │ limits, device rules
+      │ ── CONFINED filter ──────────────────────────────────────────▶│ ids, capabilities
+      │ ◀───────────────────────────────────────────────────── READY ─│ waits at the gate
       ✕ the link closes; what follows is said at the gate (runtime.launch.gate)
+
+A user namespace wants one more process, for what happens before GO:
+
+    creator                         stage1                          init
+      │ ── fork ─────────────────────▶│ joins the cgroup, enters the
+      │                               │ user namespace, joins and makes the others
+      │ ◀───────────────────── MAP ── │ only when it is a new one
+      │ writes the maps, offsets
+      │ ── MAPPED ───────────────────▶│
+      │                               │ ── fork ─────────────────────▶│
+      │ ◀─────────────── CHILD pid ── │ ends
+      │ saves the state with init's id
+      │ ── GO ───────────────────────────────────────────────────────▶│ and so on, as above
 
 Any of them may send FAULT (a runtime.errors value) and end. The link is one SEQPACKET socket; its end means that the other
 side died: init then ends by itself at any phase before READY, so a killed creator leaves nothing that runs.
 
-An exec has the same creator and stage1; CHILD, GO and CONFINE have the same meaning, MOUNTED is not said, and instead of
-READY the link simply closes when execve(2) succeeds.
+An exec has a stage1 that joins the cgroup itself; CHILD, GO and CONFINE have the same meaning, MOUNTED is not said, and
+instead of READY the link simply closes when execve(2) succeeds.
 """
 
 from __future__ import annotations

@@ -9,17 +9,17 @@ from runtime.apply.labels import open_label
 from runtime.apply.paths import RootPaths
 from runtime.errors import NotFoundFault, RuntimeFault, StateFault
 from runtime.kernel import pidfd, prctl
-from runtime.kernel.fork import fork
+from runtime.kernel.fork import fork, fork_into
 from runtime.kernel.namespace import CLONE_NEWUSER, FLAGS, setns
 from runtime.launch import console as consoles
 from runtime.launch import protocol
 from runtime.launch.creator import end_child, end_process, set_limits, write_pid_file
+from runtime.launch.entering import adjust_oom_score
 from runtime.launch.guarded import guarded
 from runtime.launch.inherited import close_others, settle
 from runtime.launch.init import become_root, join_keyring, set_scheduling, split_filter
 from runtime.launch.preload import preload_process
 from runtime.launch.program import Program
-from runtime.launch.stage1 import adjust_oom_score
 from runtime.plan.process import ProcessPlan, plan_process
 from runtime.record import replace
 from runtime.state import FILTER_FILE, ContainerState, container_dir, load, read_file
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class Exec:
     """What the processes of an exec have from their creator."""
 
-    __slots__ = ("cgroup", "container", "link", "plan", "request", "target")
+    __slots__ = ("cgroup", "container", "link", "placed", "plan", "request", "target")
 
     def __init__(self, request: ExecRequest, container: ContainerState, plan: ProcessPlan, link: Link) -> None:
         self.request = request
@@ -45,6 +45,7 @@ class Exec:
         self.link = link
         self.cgroup: Cgroup | None = None
         self.target = -1
+        self.placed = False
 
     def descriptors(self) -> set[int]:
         """Give every descriptor the children need."""
@@ -100,9 +101,12 @@ def _exec(request: ExecRequest, container: ContainerState, plan: ProcessPlan, ta
     job.cgroup = _cgroup(request, container)
     compiled = _filter(request, container)
     preload_process(plan, seccomp=bool(compiled))
-    stage1 = fork()
+    unified = -1 if job.cgroup is None else job.cgroup.open_unified()
+    stage1, job.placed = fork_into(unified)
     if stage1 == 0:
         guarded(job.link, lambda: _stage1(job))
+    if unified >= 0:
+        os.close(unified)
     undo.push("the first process", lambda: end_child(stage1))
     theirs.close()
     pid = int(ours.receive(protocol.CHILD)[1])
@@ -145,7 +149,7 @@ def _stage1(job: Exec) -> None:
     task_fd = settle(job.descriptors())
     adjust_oom_score(job.plan.source.oom_score_adj)
     if job.cgroup is not None:
-        job.cgroup.join(os.getpid())
+        job.cgroup.enter(placed=job.placed)
     label = open_label(job.plan.source)
     flags = sum(FLAGS[kind] for kind in job.container.namespaces)
     with Step(f"join the namespaces of container {job.container.id!r}"):

@@ -1,0 +1,108 @@
+"""Enter namespaces: those of a container without a user namespace need one fork, those of one with it need two.
+
+A PID or time namespace takes in only children of the process that makes or joins it, so somebody must fork inside. Without a
+user namespace the creator itself does it and goes back at once. Entering a user namespace cannot be taken back, and the PID
+namespace must belong to it, so stage1 does it then, forks init and ends.
+"""
+
+from __future__ import annotations
+
+import os
+
+from runtime.apply.faults import Step
+from runtime.errors import RuntimeFault
+from runtime.kernel.fork import fork_into
+from runtime.kernel.namespace import CLONE_NEWUSER, FLAGS, setns, unshare
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.launch.inherited import Inherited
+
+FOR_CHILDREN = ("pid", "time")
+
+
+def fork_init(inherited: Inherited) -> int:
+    """Fork with the plan's PID and time namespaces and come back from them; gives what fork(2) gives.
+
+    The child is in the v2 cgroup when `inherited.placed` says so.
+    """
+    plan = inherited.plan.namespaces
+    new = [kind for kind in plan.new if kind in FOR_CHILDREN]
+    joined = [(kind, fd) for kind, fd in inherited.namespace_fds if kind in FOR_CHILDREN]
+    own = [(kind, os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)) for kind in (*new, *dict(joined))]
+    pid = -1
+    try:
+        join(joined)
+        make(new)
+        if plan.time_offsets:
+            _write_offsets(plan.time_offsets)
+        pid, inherited.placed = fork_into(inherited.unified_fd)
+    finally:
+        if pid:
+            join(own)
+        for _, fd in own:
+            os.close(fd)
+    return pid
+
+
+def _write_offsets(offsets: str) -> None:
+    with Step("write timens_offsets", "/proc/self/timens_offsets"):
+        fd = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, offsets.encode())
+        finally:
+            os.close(fd)
+
+
+def make(kinds: list[str]) -> None:
+    """Make new namespaces of these types, all at once."""
+    if kinds:
+        with Step(f"make new namespaces ({', '.join(kinds)})"):
+            unshare(sum(FLAGS[kind] for kind in kinds))
+
+
+def join(namespaces: list[tuple[str, int]]) -> None:
+    """Join namespaces by descriptor, in their order."""
+    for kind, fd in namespaces:
+        with Step(f"join the {kind} namespace"):
+            setns(fd, FLAGS[kind])
+
+
+def enter_as_init(inherited: Inherited) -> None:
+    """Join and make the rest after `fork_init`, from inside the cgroup, which becomes the root of its namespace."""
+    join([(kind, fd) for kind, fd in inherited.namespace_fds if kind not in FOR_CHILDREN])
+    make([kind for kind in inherited.plan.namespaces.new if kind not in FOR_CHILDREN])
+
+
+def enter_user_namespace(inherited: Inherited) -> list[tuple[str, int]]:
+    """Join what can be joined, enter the user namespace, make the others; give what is to be joined once maps are written.
+
+    A namespace of the host's user namespace must be joined before the container's is entered, one of the container's may need
+    that first: who is refused before is tried again after.
+    """
+    plan = inherited.plan.namespaces
+    later = []
+    for kind, fd in inherited.namespace_fds:
+        try:
+            setns(fd, FLAGS[kind])
+        except PermissionError:
+            later.append((kind, fd))
+        except OSError as error:
+            raise RuntimeFault.from_os(error, f"join the {kind} namespace") from error
+    if inherited.user_fd >= 0:
+        with Step("join the user namespace", plan.user_path):
+            setns(inherited.user_fd, CLONE_NEWUSER)
+    make(list(plan.new))  # one call: the kernel makes the user namespace first, and the others belong to it
+    return later
+
+
+def adjust_oom_score(adjustment: int | None) -> None:
+    """Write oom_score_adj; while still root of the host, because /proc/self belongs to it as long as traces are off."""
+    if adjustment is None:
+        return
+    with Step("set oom_score_adj", "/proc/self/oom_score_adj"):
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(adjustment).encode())
+        finally:
+            os.close(fd)
