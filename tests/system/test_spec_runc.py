@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,10 +40,17 @@ class Image:
     stop_signal: str = ""
 
 
-@pytest.fixture(params=["runc", "crun"])
+def own_runtime() -> str:
+    """Give the path of our own OCI runtime, installed beside this interpreter."""
+    if importlib.util.find_spec("runtime.cli.main") is None:
+        pytest.skip("wherry-oci has no command line yet")
+    return str(Path(sys.executable).parent / "wherry-oci")
+
+
+@pytest.fixture(params=["runc", "crun", "wherry-oci"])
 def run(request, tool, busybox_rootfs, short_dir):
     """Give a function that runs a script in a container of the given CRI configs and gives what it prints."""
-    runtime = tool(request.param)
+    runtime = own_runtime() if request.param == "wherry-oci" else tool(request.param)
     (busybox_rootfs / "etc").mkdir(exist_ok=True)
     (busybox_rootfs / "etc/passwd").write_text(PASSWD)
     (busybox_rootfs / "etc/group").write_text(GROUP)
