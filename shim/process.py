@@ -60,17 +60,18 @@ def become_child(name: str, keep: Iterable[int], *, parent: int | None = None) -
 
 def kill_group(leader: int) -> None:
     """Kill the process group of `leader`, a child that has not been waited for yet; a finished one is no error."""
-    for target in (lambda: os.killpg(leader, signal.SIGKILL), lambda: os.kill(leader, signal.SIGKILL)):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            target()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(leader, signal.SIGKILL)  # it may not lead its group yet
 
 
 async def call(
-    reactor: Reactor, name: str, work: Callable[[], dict[str, Any]], *, keep: Iterable[int] = (), timeout: float | None = None
+    reactor: Reactor, name: str, work: Callable[[], dict[str, Any]], *, keep: Iterable[int] = (), seconds: float | None = None
 ) -> dict[str, Any]:
     """Run `work` in a short-lived child and give its value, so that nothing it does can block or change this process.
 
-    Raises the shim error the child raised, DeadlineExceeded after `timeout` seconds (the child's group is killed then, and
+    Raises the shim error the child raised, DeadlineExceeded after `seconds` (the child's group is killed then, and
     its end waited for), Internal when it died without a word.
     """
     ours, theirs = wire.pair()
@@ -81,12 +82,12 @@ async def call(
                 _work_and_exit(name, work, theirs.fileno(), keep)
         ended = reactor.children.expect(pid)
         try:
-            await reactor.within(timeout, ended)
+            await reactor.within(seconds, ended)
         except (Expired, Cancelled) as error:
             kill_group(pid)
             await ended
             if isinstance(error, Expired):
-                raise DeadlineExceeded(f"{name} did not end within {timeout:g} s and was killed") from None
+                raise DeadlineExceeded(f"{name} did not end within {seconds:g} s and was killed") from None
             raise
         try:
             reply, _fds = wire.recv(ours)
@@ -103,22 +104,18 @@ def _work_and_exit(name: str, work: Callable[[], dict[str, Any]], sock_fd: int, 
     try:
         become_child(name, [sock_fd, *keep])
         with socket.socket(fileno=os.dup(sock_fd)) as sock:
-            try:
-                reply = {"ok": work()}
-            except BaseException as error:  # noqa: BLE001 - it crosses as a value
-                reply = {"error": wire.value_of(error)}
-            wire.send(sock, reply)
+            wire.send_outcome(sock, work)
         status = 0
     finally:
         os._exit(status)
 
 
 async def execute(
-    reactor: Reactor, argv: list[str], *, stdio: tuple[int, int, int], keep: Iterable[int] = (), timeout: float | None = None
+    reactor: Reactor, argv: list[str], *, stdio: tuple[int, int, int], keep: Iterable[int] = (), seconds: float | None = None
 ) -> int:
     """Run a program with `stdio` as its 0, 1 and 2 and give its exit status; `keep` stay open in it under their numbers.
 
-    Raises OSError when it cannot be executed, DeadlineExceeded when it was killed after `timeout` seconds.
+    Raises OSError when it cannot be executed, DeadlineExceeded when it was killed after `seconds`.
     """
     fault_read, fault_write = os.pipe2(os.O_CLOEXEC)
     try:
@@ -129,13 +126,13 @@ async def execute(
         os.close(fault_write)
     ended = reactor.children.expect(pid)
     try:
-        status = await reactor.within(timeout, ended)
+        status = await reactor.within(seconds, ended)
         fault = os.read(fault_read, 16)
     except (Expired, Cancelled) as error:
         kill_group(pid)
         await ended
         if isinstance(error, Expired):
-            raise DeadlineExceeded(f"{argv[0]} did not end within {timeout:g} s and was killed") from None
+            raise DeadlineExceeded(f"{argv[0]} did not end within {seconds:g} s and was killed") from None
         raise
     finally:
         os.close(fault_read)
@@ -152,7 +149,7 @@ def _exec_or_exit(argv: list[str], stdio: tuple[int, int, int], keep: list[int],
         become_child("wherry-handler", [fault, *keep])
         for fd in keep:
             os.set_inheritable(fd, True)
-        os.execv(argv[0], argv)
+        os.execv(argv[0], argv)  # noqa: S606 - a program given as a path and a list needs no shell
     except OSError as error:
         os.write(fault, str(error.errno).encode())
     finally:

@@ -29,8 +29,8 @@ WRITE = select.EPOLLOUT
 HANGUP = select.EPOLLHUP | select.EPOLLERR
 
 
-class Cancelled(BaseException):  # noqa: N818 - thrown into a coroutine to end it; `except Exception` must not catch it
-    """The task was cancelled."""
+class Cancelled(BaseException):
+    """The task was cancelled: thrown into its coroutine to end it, so `except Exception` must not catch it."""
 
 
 class Expired(Exception):  # noqa: N818 - an event as much as an error
@@ -150,7 +150,7 @@ class Reactor:
         self._timers: list[tuple[float, int, Timer]] = []
         self._count = itertools.count()
         self._running = True
-        self._on_error = on_error or (lambda text: print(text, file=sys.stderr))
+        self._on_error = on_error or _to_stderr
         self.children = Children()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.watch(self._wake_read, READ, self._woken)
@@ -268,6 +268,10 @@ class Reactor:
         for fd in (self._wake_read, self._wake_write):
             with contextlib.suppress(OSError):
                 os.close(fd)
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(text)
 
 
 def _no_action(_number: int, _frame: object) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from shim import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 INLINE_LIMIT = 64 * 1024
 """Bytes of JSON sent in the datagram itself; more goes through a memfd."""
@@ -83,21 +83,24 @@ def recv(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """
     datagram, fds, flags = _recv(sock)
     try:
-        if not datagram:
-            raise PeerClosed("the peer closed the link")
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise WireError("a message was longer than allowed")
-        payload = datagram[1:]
-        if datagram[:1] == _MEMFD:
-            payload = _read_memfd(payload, fds)
-        elif datagram[:1] != _INLINE:
-            raise WireError("a message began with an unknown kind")
-        message = _parse(payload)
+        message = _parse(_payload(datagram, fds, flags))
     except BaseException:
         for fd in fds:
             os.close(fd)
         raise
     return message, fds
+
+
+def _payload(datagram: bytes, fds: list[int], flags: int) -> bytes:
+    if not datagram:
+        raise PeerClosed("the peer closed the link")
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        raise WireError("a message was longer than allowed")
+    if datagram[:1] == _MEMFD:
+        return _read_memfd(datagram[1:], fds)
+    if datagram[:1] != _INLINE:
+        raise WireError("a message began with an unknown kind")
+    return datagram[1:]
 
 
 def _recv(sock: socket.socket) -> tuple[bytes, list[int], int]:
@@ -126,7 +129,7 @@ def _read_memfd(payload: bytes, fds: list[int]) -> bytes:
 def _parse(payload: bytes) -> dict[str, Any]:
     try:
         message = json.loads(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WireError(f"a message is not JSON: {error}") from error
     if not isinstance(message, dict):
         raise WireError("a message is not an object")
@@ -179,6 +182,14 @@ def _reachable(path: str) -> Iterator[str]:
         os.close(folder)
 
 
+def send_outcome(sock: socket.socket, work: Callable[[], dict[str, Any]]) -> None:
+    """Do `work` and send {"ok": its value}, or {"error": …} for whatever it raised; a value that is not JSON is an error too."""
+    try:
+        send(sock, {"ok": work()})
+    except BaseException as error:  # noqa: BLE001 - it crosses as a value
+        send(sock, {"error": value_of(error)})
+
+
 def value_of(error: BaseException) -> dict[str, Any]:
     """Turn an error into plain values that `error_of` turns back.
 
@@ -186,7 +197,7 @@ def value_of(error: BaseException) -> dict[str, Any]:
     as details; anything else is ours.
     """
     if isinstance(error, errors.WherryError):
-        return {"code": error.code, "message": str(error), "details": getattr(error, "details", {})}
+        return {"code": error.code, "message": str(error), "details": dict(error.details)}
     if hasattr(error, "to_value"):
         fault = error.to_value()
         return {"code": _FAULT_CODES.get(fault.get("kind"), "UNKNOWN"), "message": str(error), "details": {"fault": fault}}

@@ -9,17 +9,17 @@ import time
 from typing import TYPE_CHECKING
 
 from runtime.kernel import pidfd
-from shim.errors import AlreadyExists, FailedPrecondition, NotFound, WherryError
+from shim.errors import AlreadyExists, FailedPrecondition, Internal, NotFound, WherryError
 from shim.monitor.console import ConsoleSocket
-from shim.monitor.exits import ExitStore
 from shim.monitor.oom import OomWatch
 from shim.monitor.protocol import ContainerCreate, Exited, ExitRecord, LogLost, MonitorContainer, Oom, StartFailed
 from shim.monitor.stdio import Stdio
-from shim.reactor import Future
+from shim.reactor import Expired, Future
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shim.monitor.exits import ExitStore
     from shim.monitor.runtimes import OciRuntime
     from shim.reactor import Reactor
 
@@ -112,7 +112,10 @@ class Container:
         self._oom = OomWatch(self._around.reactor, pid, self._oomed)
         self._around.exits.remember(self.request, pid, self.started_at_ns)
         ended = self._around.reactor.children.expect(pid)
-        ended.on_done(lambda: self._around.reactor.spawn(self._init_ended(ended.result())))
+        ended.on_done(lambda: self._begin_end(ended.result()))
+
+    def _begin_end(self, status: int) -> None:
+        self._around.reactor.spawn(self._init_ended(status))
 
     def readopt(self, pid: int, started_at_ns: int) -> None:
         """Watch a container that an earlier monitor of this pod left: it is no child, only its end can be seen."""
@@ -123,7 +126,7 @@ class Container:
         def ended(_events: int) -> None:
             self._around.reactor.unwatch(handle)
             os.close(handle)
-            self._around.reactor.spawn(self._init_ended(LOST_EXIT_CODE))
+            self._begin_end(LOST_EXIT_CODE)
 
         self._around.reactor.watch(handle, 1, ended)
 
@@ -215,7 +218,11 @@ class Container:
         """Kill what runs, wait for its end, remove everything of it."""
         await self.runtime.delete(self.request)
         if self.pid:
-            await self._around.reactor.within(_KILL_ALL_SECONDS, self.ended)
+            try:
+                await self._around.reactor.within(_KILL_ALL_SECONDS, self.ended)
+            except Expired:
+                text = f"process {self.pid}, init of container {self.request.container_id}, does not end although it was killed"
+                raise Internal(text) from None
         self.close()
         self._around.exits.forget(self.request.container_id)
 

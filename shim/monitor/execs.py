@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -154,10 +155,8 @@ class Execs:
             if isinstance(error, Expired):
                 raise _too_long(request) from None
             raise
-        try:
+        with contextlib.suppress(Expired):
             await self._reactor.within(DRAIN_SECONDS, output.ended)
-        except Expired:
-            pass
         return status
 
 

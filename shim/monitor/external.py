@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from shim import process
 from shim.errors import Internal, NotFound, WherryError
 from shim.monitor import overlay, tree
+from shim.monitor.files import write_json
 from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class ExternalRuntime:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             status = await process.execute(
-                self._reactor, argv, stdio=stdio or (null, null, null), keep=keep, timeout=CALL_SECONDS
+                self._reactor, argv, stdio=stdio or (null, null, null), keep=keep, seconds=CALL_SECONDS
             )
             if status != 0:
                 raise _explain(os.path.basename(self._binary), arguments[0], status, _last_error(log))
@@ -60,7 +61,7 @@ class ExternalRuntime:
             arguments += ["--console-socket", console.path]
         mounted = request.rootfs is not None
         if mounted:
-            await process.call(self._reactor, "wherry-mount", lambda: overlay.mount_rootfs(request), timeout=CALL_SECONDS)
+            await process.call(self._reactor, "wherry-mount", lambda: overlay.mount_rootfs(request), seconds=CALL_SECONDS)
         try:
             keep = console.keep if console is not None else ()
             await self._run(request.container_id, [*arguments, request.container_id], stdio, keep)
@@ -100,8 +101,7 @@ class ExternalRuntime:
         stem = f"{request.container_id}.{group}"
         process_file, pid_file = self._path(stem, "process"), self._path(stem, "pid")
         try:
-            with open(process_file, "w", encoding="utf-8", opener=_private) as file:
-                json.dump(merged_process(bundle, request.process), file)
+            write_json(process_file, merged_process(bundle, request.process))
             arguments = ["exec", "--detach", "--process", process_file, "--pid-file", pid_file, request.container_id]
             await self._run(stem, arguments, stdio)
             return _read_pid(pid_file)
@@ -116,12 +116,8 @@ class ExternalRuntime:
         """See OciRuntime: the session and the descendants are looked up in /proc, until none is left."""
         del container_id, group
         await process.call(
-            self._reactor, "wherry-killer", lambda: {"killed": sorted(tree.kill_tree(pid))}, timeout=CALL_SECONDS
+            self._reactor, "wherry-killer", lambda: {"killed": sorted(tree.kill_tree(pid))}, seconds=CALL_SECONDS
         )
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _read_pid(path: str) -> int:
@@ -131,7 +127,8 @@ def _read_pid(path: str) -> int:
 
 def _explain(name: str, command: str, status: int, message: str) -> WherryError:
     lower = message.lower()
-    if "does not exist" in lower and ("container" in lower or "status" in lower) or "container not running" in lower:
+    absent = "does not exist" in lower and ("container" in lower or "status" in lower)
+    if command not in ("create", "exec") and (absent or "container not running" in lower):
         return NotFound(f"{name} {command}: {message}")
     if command == "kill" and ("not running" in lower or "process already finished" in lower or "no such process" in lower):
         return NotFound(f"{name} {command}: {message}")

@@ -29,7 +29,7 @@ class InternalRuntime:
         self._state_root = state_root
 
     async def _call(self, name: str, work: Callable[[], dict[str, Any]], keep: Iterable[int] = ()) -> dict[str, Any]:
-        return await process.call(self._reactor, name, work, keep=keep, timeout=CALL_SECONDS)
+        return await process.call(self._reactor, name, work, keep=keep, seconds=CALL_SECONDS)
 
     async def create(self, request: ContainerCreate, stdio: tuple[int, int, int], console: ConsoleSocket | None) -> int:
         """See OciRuntime; init mounts the rootfs itself."""

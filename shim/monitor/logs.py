@@ -12,8 +12,12 @@ import errno
 import os
 import stat
 import time
+from typing import TYPE_CHECKING
 
 from shim.errors import FailedPrecondition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LINE_LIMIT = 16 * 1024
 """Bytes of text in one line of the log."""
@@ -117,7 +121,7 @@ class LogFile:
         """Open or create the log; raises OSError, FailedPrecondition for something that is no regular file."""
         self.path = path
         self.lost_bytes = 0
-        self.on_loss = _ignore
+        self.on_loss: Callable[[str], None] = _ignore
         self._losing = False
         self._fd = _open(path)
 
@@ -155,7 +159,7 @@ class LogFile:
                 os.ftruncate(self._fd, os.fstat(self._fd).st_size - torn)
 
     def reopen(self) -> None:
-        """Go on in a new file at the same path; on an error the old one stays in use. Nothing is buffered, so nothing is lost."""
+        """Go on in a new file at the same path; on an error the old one stays in use."""
         fresh = _open(self.path)
         os.close(self._fd)
         self._fd = fresh

@@ -10,8 +10,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from shim.errors import InvalidArgument
 from runtime.kernel.mount import mount, umount2
+from shim.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from shim.monitor.protocol import ContainerCreate, RootfsMount

@@ -199,7 +199,7 @@ class LogLost:
 EVENTS: dict[str, type[Exited | Oom | LogLost]] = {"exited": Exited, "oom": Oom, "log_lost": LogLost}
 
 
-class StartFailed(WherryError):
+class StartFailed(WherryError):  # noqa: N818 - a reply as much as an error
     """The user's process could not be executed. 127: not found, 126: not executable, 128: anything else."""
 
     code = "UNKNOWN"

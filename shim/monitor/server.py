@@ -128,11 +128,15 @@ class Monitor:
             raise NotFound(f"container {container_id!r} does not exist in pod {self.pod_id}")
         return container
 
+    async def unknown(self, op: str) -> Reply:
+        """Refuse an operation this monitor does not have."""
+        raise Unimplemented(f"this monitor (version {VERSION}) has no operation {op!r}")
+
     async def _setup(self, message: dict[str, Any]) -> Reply:
         request = decode(NamespaceRequest, message)
         if self._namespaces is not None:
             raise FailedPrecondition(f"pod {self.pod_id} has its namespaces already")
-        made = await process.call(self.reactor, "wherry-pod", lambda: pod.make(request, self.state_dir), timeout=_SETUP_SECONDS)
+        made = await process.call(self.reactor, "wherry-pod", lambda: pod.make(request, self.state_dir), seconds=_SETUP_SECONDS)
         self._namespaces = decode(PodNamespaces, made["namespaces"])
         return encode(self._namespaces)  # type: ignore[no-any-return]  # a dataclass becomes an object
 
@@ -144,7 +148,7 @@ class Monitor:
                 await self.reactor.within(_TEARDOWN_PARALLEL_SECONDS, deletion)
             except Exception as error:  # noqa: BLE001 - every step runs even when an earlier one fails
                 failures.append(f"{type(error).__name__}: {error}")
-        await process.call(self.reactor, "wherry-pod", lambda: pod.remove_all(self.state_dir), timeout=_SETUP_SECONDS)
+        await process.call(self.reactor, "wherry-pod", lambda: pod.remove_all(self.state_dir), seconds=_SETUP_SECONDS)
         self._namespaces = None
         if failures:
             raise WherryError(f"pod {self.pod_id} was not torn down completely: {'; '.join(failures)}")
@@ -269,9 +273,7 @@ class Session:
         fds: list[int] = []
         try:
             operation = self._monitor.operations.get(op)
-            if operation is None:
-                raise Unimplemented(f"this monitor (version {VERSION}) has no operation {op!r}")
-            answer = await operation(message)
+            answer = await (self._monitor.unknown(op) if operation is None else operation(message))
             value, fds = answer if isinstance(answer, tuple) else (answer, fds)
             reply = {"seq": seq, "ok": value}
         except Cancelled:

@@ -44,13 +44,10 @@ def run_job(message: dict[str, Any], fds: list[int], sock_fd: int, kinds: dict[s
         process.become_child(f"wherry-{kind}", [sock_fd, *fds], parent=parent)
         with socket.socket(fileno=os.dup(sock_fd)) as sock:
             os.close(sock_fd)
-            try:
-                work = function_of(kind, kinds)
-                result = work(dict(message.get("params") or {}), fds, lambda data: wire.send(sock, {"progress": data}))
-                reply = {"ok": result}
-            except BaseException as error:  # noqa: BLE001 - it crosses as a value
-                reply = {"error": wire.value_of(error)}
-            wire.send(sock, reply)
+            params = dict(message.get("params") or {})
+            wire.send_outcome(
+                sock, lambda: function_of(kind, kinds)(params, fds, lambda data: wire.send(sock, {"progress": data}))
+            )
         status = 0
     finally:
         os._exit(status)

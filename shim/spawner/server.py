@@ -80,23 +80,26 @@ class Spawner:
         self._reactor.run()
 
     def _received(self, message: dict[str, Any], fds: list[int]) -> None:
-        seq, op = message.get("seq"), message.get("op")
         try:
-            if op == "monitor.start":
-                self._link.send({"seq": seq, "ok": self._start_monitor(message)})
-            elif op == "job":
-                self._start_job(message, fds)
-            elif op == "job.kill":
-                job = self._jobs.get(message.get("job", -1))
-                if job is not None:
-                    self._kill(job, Internal("the job was cancelled and killed"))
-            else:
-                raise Unimplemented(f"the spawner has no operation {op!r}")
+            self._act(message, fds)
         except Exception as error:  # noqa: BLE001 - it crosses as a value
-            self._link.send({"seq": seq, "error": wire.value_of(error)})
+            self._link.send({"seq": message.get("seq"), "error": wire.value_of(error)})
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def _act(self, message: dict[str, Any], fds: list[int]) -> None:
+        op = message.get("op")
+        if op == "monitor.start":
+            self._link.send({"seq": message.get("seq"), "ok": self._start_monitor(message)})
+        elif op == "job":
+            self._start_job(message, fds)
+        elif op == "job.kill":
+            job = self._jobs.get(message.get("job", -1))
+            if job is not None:
+                self._kill(job, Internal("the job was cancelled and killed"))
+        else:
+            raise Unimplemented(f"the spawner has no operation {op!r}")
 
     def _start_monitor(self, message: dict[str, Any]) -> dict[str, Any]:
         pod_id, state_dir = message.get("pod_id"), message.get("state_dir")
