@@ -72,7 +72,7 @@ def _decoded(value: str) -> Any:
 @connected
 def version(connection: Connection, output: str) -> None:
     """Print the versions of this command and of the daemon."""
-    shown = {"wherry": package_version("wherry")}
+    shown = {"this command": package_version("wherry")}
     try:
         answer = connection.runtime.Version(api_pb2.VersionRequest(), timeout=5)
     except grpc.RpcError:

@@ -27,7 +27,7 @@ def test_no_daemon(words: list[str]) -> None:
 def test_version_without_a_daemon_tells_its_own() -> None:
     code, output = _invoke("version")
     assert code == 1
-    assert output.startswith("wherry   0.")
+    assert output.startswith("this command   0.")
 
 
 @pytest.mark.parametrize(
