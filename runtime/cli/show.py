@@ -68,7 +68,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def ps(context: Context) -> int:
-    """Print the processes of the container, as ps(1) shows them or only their ids as JSON."""
+    """Show the processes of the container, the way ps(1) does or only their ids as JSON."""
     wanted = _format(context)
     pids = api.ps(context.root, context.container_id)
     if wanted == "json":

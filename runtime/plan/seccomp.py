@@ -22,7 +22,7 @@ _PROGRAM_LIMIT = 4096 * 8
 """BPF_MAXINSNS instructions of eight bytes."""
 _CACHE_LIMIT = 32
 
-_ACTIONS = {
+ACTIONS = {
     "SCMP_ACT_KILL": 0x00000000,
     "SCMP_ACT_KILL_THREAD": 0x00000000,
     "SCMP_ACT_KILL_PROCESS": 0x80000000,
@@ -86,7 +86,7 @@ def action_value(action: str, errno_ret: int | None, default_errno: int = _EPERM
     if action == "SCMP_ACT_NOTIFY":
         raise KernelFault("SCMP_ACT_NOTIFY is not supported by this build", feature="seccomp notify", step=_STEP)
     data = (default_errno if errno_ret is None else errno_ret) & 0xFFFF if action in _WITH_DATA else 0
-    return _ACTIONS[action] | data
+    return ACTIONS[action] | data
 
 
 def _compile(profile: Seccomp) -> bytes:
@@ -179,6 +179,6 @@ def _prologue(profile: Seccomp) -> bytes:
             _statement(load_word, 0),  # seccomp_data.nr
             _statement(jump_set, _X32_BIT, 2, 0),
             _statement(jump_greater, newest, 0, 1),
-            _statement(give, _ACTIONS["SCMP_ACT_ERRNO"] | _ENOSYS),
+            _statement(give, ACTIONS["SCMP_ACT_ERRNO"] | _ENOSYS),
         ]
     return b"".join(program)

@@ -75,6 +75,17 @@ def validate(spec: Spec) -> None:
         for index, hook in enumerate(hooks):
             _require(hook.path.startswith("/"), f"/hooks/{kind}/{index}/path", f'"{hook.path}" is not an absolute path')
     _linux(spec.linux, namespaces)
+    _refuse_unserved(spec.linux)
+
+
+def _refuse_unserved(linux: Linux) -> None:
+    """Refuse what this build would otherwise leave out in silence."""
+    for name, asked in (
+        ("intelRdt", linux.intel_rdt),
+        ("memoryPolicy", linux.memory_policy),
+        ("netDevices", linux.net_devices),
+    ):
+        _require(not asked, f"/linux/{name}", "is not supported by this build of the runtime")
 
 
 def _require_version(version: str) -> None:
