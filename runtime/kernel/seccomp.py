@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from errno import EFAULT
 
 from runtime.kernel.libc import buffer, system_call
 
@@ -26,3 +27,12 @@ def load(program: bytes, flags: int = 0) -> int:
     memory.raw = program
     header = (len(program) // 8).to_bytes(2, sys.byteorder) + b"\0" * 6 + addressof(memory).to_bytes(8, sys.byteorder)
     return _seccomp(_SET_MODE_FILTER, flags, header)
+
+
+def flag_is_known(flag: int) -> bool:
+    """Tell whether the kernel knows a filter flag: it looks at flags before it finds that there is no program."""
+    try:
+        _seccomp(_SET_MODE_FILTER, flag, None)
+    except OSError as error:
+        return error.errno == EFAULT
+    return True
