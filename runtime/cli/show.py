@@ -68,7 +68,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def ps(context: Context) -> int:
-    """Show the processes of the container, the way ps(1) does or only their ids as JSON."""
+    """Show which processes the container has: as the ps command does, or only their ids as JSON."""
     wanted = _format(context)
     pids = api.ps(context.root, context.container_id)
     if wanted == "json":
