@@ -123,7 +123,9 @@ class PodNetwork:
         params = {"action": action, "settings": settings, "attachment": attachment, "network": network}
         try:
             return await self._jobs.job("cni", params, timeout=cni.timeout + KILL_SECONDS)
-        except (DeadlineExceeded, TimeoutError) as error:
+        except DeadlineExceeded as error:
+            if str(error).startswith("network:"):  # the job itself has named the plugin that hangs
+                raise
             raise DeadlineExceeded(f"network: the plugins did not finish {action} within {cni.timeout:g} s") from error
 
     def _attachment(self, pod: Pod, netns: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ capabilities); `network` names the network that a delete or check is about, as A
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 from cni import conflist, wire
@@ -27,6 +28,7 @@ class NetworkError(WherryError):
 
 def run(params: dict[str, Any], _fds: list[int], _report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Carry the action out; an ADD gives the network's name, the pod's addresses, primary first, and the result as JSON."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a plugin that dies without reading its input is an error, not our end
     try:
         client, network = _network(params["settings"], params.get("network", ""))
         return _act(params["action"], client, network, params.get("attachment"))
