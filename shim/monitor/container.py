@@ -14,7 +14,7 @@ from shim.monitor.console import ConsoleSocket
 from shim.monitor.oom import OomWatch
 from shim.monitor.protocol import ContainerCreate, Exited, ExitRecord, LogLost, MonitorContainer, Oom, StartFailed
 from shim.monitor.stdio import Stdio
-from shim.reactor import Expired, Future
+from shim.reactor import READ, Expired, Future
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +61,7 @@ class Container:
         self._oom: OomWatch | None = None
         self._failure: StartFailed | None = None
         self._pid_namespace = True
+        self._pidfd = -1
 
     def describe(self) -> MonitorContainer:
         """Give what a client is told."""
@@ -109,6 +110,8 @@ class Container:
     def _adopt(self, pid: int) -> None:
         self.pid = pid
         self.status = "created"
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            self._pidfd = os.pidfd_open(pid)
         self._oom = OomWatch(self._around.reactor, pid, self._oomed)
         self._around.exits.remember(self.request, pid, self.started_at_ns)
         ended = self._around.reactor.children.expect(pid)
@@ -121,14 +124,13 @@ class Container:
         """Watch a container that an earlier monitor of this pod left: it is no child, only its end can be seen."""
         self.pid, self.status, self.started_at_ns = pid, "running" if started_at_ns else "created", started_at_ns
         self._oom = OomWatch(self._around.reactor, pid, self._oomed)
-        handle = os.pidfd_open(pid)
+        self._pidfd = os.pidfd_open(pid)
 
         def ended(_events: int) -> None:
-            self._around.reactor.unwatch(handle)
-            os.close(handle)
+            self._around.reactor.unwatch(self._pidfd)
             self._begin_end(LOST_EXIT_CODE)
 
-        self._around.reactor.watch(handle, 1, ended)
+        self._around.reactor.watch(self._pidfd, READ, ended)
 
     def _oomed(self, count: int) -> None:
         self._around.emit(Oom(container_id=self.request.container_id, count=count))
@@ -209,10 +211,12 @@ class Container:
             return
         if self.status == "creating":
             raise FailedPrecondition(f"container {self.request.container_id} is still being created")
-        try:
-            await self.runtime.kill(self.request.container_id, signal, all_processes=all_processes)
-        except NotFound:
+        if not all_processes and not self.request.handler:
+            if self._pidfd >= 0:  # our own child: no runtime is needed, and no other process can be meant
+                pidfd.send_signal(self._pidfd, signal)
             return
+        with contextlib.suppress(NotFound):
+            await self.runtime.kill(self.request.container_id, signal, all_processes=all_processes)
 
     async def delete(self) -> None:
         """Kill what runs, wait for its end, remove everything of it."""
@@ -230,6 +234,10 @@ class Container:
         """Close what is held; a second call does nothing."""
         if self._oom is not None:
             self._oom.close()
+        if self._pidfd >= 0:
+            self._around.reactor.unwatch(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
         if self.stdio is not None:
             self.stdio.close()
 

@@ -152,11 +152,13 @@ class Execs:
         except (Expired, Cancelled) as error:
             await container.runtime.kill_exec(request.container_id, pid, group)
             await ended
+            container.runtime.end_exec(group)
             if isinstance(error, Expired):
                 raise _too_long(request) from None
             raise
         with contextlib.suppress(Expired):
             await self._reactor.within(DRAIN_SECONDS, output.ended)
+        container.runtime.end_exec(group)
         return status
 
 

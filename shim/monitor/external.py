@@ -112,6 +112,9 @@ class ExternalRuntime:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
 
+    def end_exec(self, group: str) -> None:
+        """See OciRuntime: there is nothing to clean up."""
+
     async def kill_exec(self, container_id: str, pid: int, group: str) -> None:
         """See OciRuntime: the session and the descendants are looked up in /proc, until none is left."""
         del container_id, group

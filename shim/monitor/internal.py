@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from runtime import api
+from runtime.apply.cgroup import from_paths
+from runtime.plan.cgroup import UNIFIED
 from runtime.spec.parse import parse_process
 from shim import process
 from shim.errors import FailedPrecondition, NotFound, WherryError
@@ -27,6 +30,7 @@ class InternalRuntime:
     def __init__(self, reactor: Reactor, state_root: str) -> None:
         self._reactor = reactor
         self._state_root = state_root
+        self._cgroup: tuple[tuple[str, str], ...] = ()
 
     async def _call(self, name: str, work: Callable[[], dict[str, Any]], keep: Iterable[int] = ()) -> dict[str, Any]:
         return await process.call(self._reactor, name, work, keep=keep, seconds=CALL_SECONDS)
@@ -50,9 +54,10 @@ class InternalRuntime:
         )
         keep = [*stdio, *(console.keep if console is not None else ())]
         try:
-            made = await self._call("wherry-creator", lambda: {"pid": api.create(order).pid}, keep)
+            made = await self._call("wherry-creator", lambda: _create(order), keep)
         except WherryError as error:
             raise _as_start_failure(error) from error
+        self._cgroup = tuple((key, path) for key, path in made["cgroup"])
         return int(made["pid"])
 
     async def start(self, container_id: str) -> None:
@@ -89,8 +94,7 @@ class InternalRuntime:
             await self._call("wherry-deleter", work)
 
     async def exec(self, request: ExecRequest, bundle: str, stdio: tuple[int, int, int], group: str) -> int:
-        """See OciRuntime."""
-        del group
+        """See OciRuntime; the process gets a cgroup of its own below the container's, in one hierarchy."""
 
         def work() -> dict[str, Any]:
             merged = merged_process(bundle, request.process)
@@ -99,19 +103,56 @@ class InternalRuntime:
                 state_root=self._state_root,
                 process=parse_process(merged),
                 stdio=stdio,
+                cgroup=self._make_group(group),
             )
             return {"pid": api.exec_process(order)}
 
         try:
             made = await self._call("wherry-exec", work, stdio)
         except WherryError as error:
+            self.end_exec(group)
             raise _as_start_failure(error) from error
         return int(made["pid"])
 
+    def _group(self, name: str) -> tuple[str, str] | None:
+        """Give the hierarchy and the directory for an exec's cgroup: where whole groups are killed best."""
+        paths = dict(self._cgroup)
+        key = next((key for key in ("freezer", UNIFIED) if key in paths), None)
+        return None if key is None else (key, f"{paths[key]}/{name}")
+
+    def _make_group(self, name: str) -> str | None:
+        """Make it and give its name as runtime.api wants it; None where the container has no cgroup."""
+        found = self._group(name)
+        if found is None:
+            return None
+        key, folder = found
+        os.mkdir(folder)
+        return f"{key}:{name}"
+
     async def kill_exec(self, container_id: str, pid: int, group: str) -> None:
-        """See OciRuntime."""
-        del container_id, group
-        await self._call("wherry-killer", lambda: {"killed": sorted(tree.kill_tree(pid))})
+        """See OciRuntime: the cgroup holds also those who left the session; without one, /proc is searched."""
+        del container_id
+        found = self._group(group)
+
+        def work() -> dict[str, Any]:
+            tree.kill_tree(pid)
+            if found is not None:
+                from_paths((found,)).kill_all()
+            return {}
+
+        await self._call("wherry-killer", work)
+
+    def end_exec(self, group: str) -> None:
+        """See OciRuntime; while the process left others behind, its cgroup stays until the container is deleted."""
+        found = self._group(group)
+        if found is not None:
+            with contextlib.suppress(OSError):
+                os.rmdir(found[1])
+
+
+def _create(order: api.CreateRequest) -> dict[str, Any]:
+    state = api.create(order)
+    return {"pid": state.pid, "cgroup": state.cgroup}
 
 
 def _as_start_failure(error: WherryError) -> WherryError:

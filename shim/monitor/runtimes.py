@@ -49,6 +49,10 @@ class OciRuntime(Protocol):
         """Kill a process that `exec` started, with all its descendants."""
         ...
 
+    def end_exec(self, group: str) -> None:
+        """Clean up after a process that `exec` started and that has ended."""
+        ...
+
 
 def start_failed(number: int, program: str, detail: str = "") -> StartFailed:
     """Give the error for an execve(2) of `program` that failed with errno `number`, worded as containerd's users know it."""

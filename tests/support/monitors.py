@@ -144,7 +144,25 @@ def make_rootfs(folder: Path) -> None:
     for name in ("bin", "proc", "dev", "sys", "tmp", "etc"):
         (folder / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", folder / "bin" / "busybox")
-    for name in ("sh", "sleep", "echo", "cat", "true", "yes", "head", "seq", "setsid", "kill", "dd", "tail", "hostname", "stty", "ls", "id", "ps"):
+    for name in (
+        "sh",
+        "sleep",
+        "echo",
+        "cat",
+        "true",
+        "yes",
+        "head",
+        "seq",
+        "setsid",
+        "kill",
+        "dd",
+        "tail",
+        "hostname",
+        "stty",
+        "ls",
+        "id",
+        "ps",
+    ):
         (folder / "bin" / name).symlink_to("busybox")
     (folder / "etc" / "plain").write_text("no program\n")
 
@@ -166,7 +184,7 @@ def make_config(args: list[str], rootfs: str, cgroup: str, pins: dict[str, str])
             "args": args,
             "env": ["PATH=/bin", "HOME=/"],
             "cwd": "/",
-            "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
             "noNewPrivileges": True,
         },
         "root": {"path": rootfs, "readonly": False},
@@ -185,9 +203,9 @@ def crun_wrapper(folder: Path, crun: str) -> str:
     path.write_text(
         "#!/bin/sh\n"
         "if [ -f /sys/fs/cgroup/unified/cgroup.controllers ]; then\n"
-        f"  exec unshare -m sh -c 'umount /sys/fs/cgroup/unified && exec {crun} \"$@\"' crun \"$@\"\n"
+        f'  exec unshare -m sh -c \'umount /sys/fs/cgroup/unified && exec {crun} "$@"\' crun "$@"\n'
         "fi\n"
-        f"exec {crun} \"$@\"\n"
+        f'exec {crun} "$@"\n'
     )
     path.chmod(0o755)
     return str(path)

@@ -12,7 +12,7 @@ import pytest
 
 from shim.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, Unavailable, WherryError
 from shim.monitor.client import MonitorClient
-from shim.monitor.protocol import OUTPUT_LIMIT, ExecRequest, Exited, Oom, StartFailed
+from shim.monitor.protocol import OUTPUT_LIMIT, ContainerCreate, ExecRequest, Exited, Oom, StartFailed
 from tests.support.monitors import PodHarness, crun_wrapper, exit_of, gone, open_fds, spawner
 from tests.support.wait import wait_for
 
@@ -38,7 +38,7 @@ async def pod(request: pytest.FixtureRequest, short_dir: Path, tool: Callable[[s
         await harness.setup(hostname="the-pod")
         yield harness
         await harness.stop()
-        assert not os.path.exists(harness.state_dir)
+        assert not harness.state_dir.exists()
 
 
 async def run_command(pod: PodHarness, container_id: str, *args: str, seconds: float = 10) -> Any:
@@ -110,6 +110,12 @@ async def test_created_but_never_started(pod: PodHarness) -> None:
     assert gone(pid)
 
 
+async def start(pod: PodHarness, request: ContainerCreate) -> None:
+    """Other runtimes refuse at create what the built-in one refuses at start."""
+    await pod.monitor.create(request)
+    await pod.monitor.start(request.container_id)
+
+
 @pytest.mark.parametrize(
     ("program", "code", "text"),
     [("no-such-program", 127, "no-such-program"), ("/no/such", 127, "/no/such"), ("/etc/plain", 126, "denied")],
@@ -117,8 +123,7 @@ async def test_created_but_never_started(pod: PodHarness) -> None:
 async def test_a_program_that_cannot_be_executed(pod: PodHarness, program: str, code: int, text: str) -> None:
     request = pod.request(program)
     with pytest.raises(StartFailed, match=text) as caught:
-        await pod.monitor.create(request)
-        await pod.monitor.start(request.container_id)
+        await start(pod, request)
     assert caught.value.exit_code == code
     assert caught.value.reason == "ContainerCannotRun"
     for listed in await pod.monitor.containers():  # where create succeeded, the end is on record
@@ -174,6 +179,15 @@ async def test_exec_timeout_kills_the_whole_tree(pod: PodHarness) -> None:
         await run_command(pod, request.container_id, "sh", "-c", script, seconds=0.5)
     assert processes_with(marker) == []
     assert (await run_command(pod, request.container_id, "echo", "fine")).stdout == b"fine\n"
+
+
+async def test_exec_timeout_also_kills_who_left_session_and_parent(pod: PodHarness) -> None:
+    if pod.handler:
+        pytest.skip("only the built-in runtime gives every exec a cgroup of its own")
+    request = await pod.run("sleep", "1000")
+    with pytest.raises(DeadlineExceeded):
+        await run_command(pod, request.container_id, "sh", "-c", "(setsid sleep 3456789 &) ; sleep 3456789", seconds=0.5)
+    assert processes_with("3456789") == []
 
 
 async def test_a_cancelled_exec_is_killed(pod: PodHarness) -> None:
@@ -271,7 +285,7 @@ async def test_a_shared_pid_namespace(pod: PodHarness) -> None:
     await pod.monitor.teardown_pod()
     pins = await pod.setup(pid=True)
     assert pins.reaper_pid
-    assert os.path.realpath(f"/proc/{pins.reaper_pid}/cwd") == "/"
+    assert os.readlink(f"/proc/{pins.reaper_pid}/cwd") == "/"
     assert os.listdir(f"/proc/{pins.reaper_pid}/root") == []
     assert open_fds(pins.reaper_pid) == []
     await pod.run("sleep", "1111")
@@ -288,8 +302,8 @@ async def test_bad_orders(pod: PodHarness) -> None:
         await pod.setup()
     with pytest.raises(InvalidArgument, match="plain name"):
         await pod.monitor._call("create", container_id="../x", bundle=request.bundle, state_root="/s")
+    await pod.monitor.create(request)
     with pytest.raises(InvalidArgument, match="signal"):
-        await pod.monitor.create(request)
         await pod.monitor.kill(request.container_id, 99)
     with pytest.raises(WherryError, match="no operation 'attach'"):
         await pod.monitor._call("attach", id=request.container_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -76,7 +77,5 @@ anything = st.recursive(
     ),
 )
 def test_nothing_but_invalid_argument_comes_out(kind: type, value: dict[str, Any]) -> None:
-    try:
-        decode(kind, value)
-    except InvalidArgument as error:
-        assert str(error)
+    with contextlib.suppress(InvalidArgument):
+        assert isinstance(decode(kind, value), kind)

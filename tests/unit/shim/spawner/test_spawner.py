@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from shim.spawner.client import SpawnerClient
     from tests.support.monitors import SpawnerProcess
 
-KINDS = {
-    kind: f"tests.unit.shim.spawner.fake_jobs:{kind}" for kind in ("echo", "about", "fail", "hang", "leave_child")
-} | {"absent": "no.such.module:run"}
+KINDS = {kind: f"tests.unit.shim.spawner.fake_jobs:{kind}" for kind in ("echo", "about", "fail", "hang", "leave_child")} | {
+    "absent": "no.such.module:run"
+}
 
 
 @pytest.fixture
@@ -38,10 +38,12 @@ def client(running: tuple[SpawnerClient, SpawnerProcess]) -> SpawnerClient:
 async def test_result_progress_and_descriptors(client: SpawnerClient) -> None:
     seen: list[dict[str, Any]] = []
     reader, writer = os.pipe()
-    with open(reader, "rb") as out:
+    try:
         result = await client.job("echo", {"steps": 3, "name": "ü"}, fds=[writer], on_progress=seen.append)
+        assert os.read(reader, 100) == b"from the job"
+    finally:
         os.close(writer)
-        assert out.read() == b"from the job"
+        os.close(reader)
     assert result["params"] == {"steps": 3, "name": "ü"}
     assert result["group"] == result["pid"]
     assert seen == [{"step": 0}, {"step": 1}, {"step": 2}]
@@ -106,7 +108,7 @@ async def test_cancelling_kills_the_whole_tree_first(client: SpawnerClient) -> N
     with pytest.raises(asyncio.CancelledError):
         await task
     assert all(map(gone, pids))
-    assert all(not os.path.exists(f"/proc/{pid}") for pid in pids), "reaped, too"
+    assert not {str(pid) for pid in pids} & set(os.listdir("/proc")), "reaped, too"
 
 
 async def test_a_second_cancellation_does_not_shorten_the_wait(client: SpawnerClient) -> None:
