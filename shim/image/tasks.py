@@ -21,6 +21,7 @@ class Joined(Generic[T]):
     def __init__(self) -> None:
         self._tasks: dict[Hashable, asyncio.Task[T]] = {}
         self._waiting: dict[Hashable, int] = {}
+        self._leaving: set[asyncio.Task[T]] = set()
 
     def running(self, key: Hashable) -> asyncio.Task[T] | None:
         """Give the task of `key`, or None."""
@@ -28,7 +29,8 @@ class Joined(Generic[T]):
 
     async def run(self, key: Hashable, work: Callable[[], Coroutine[object, object, T]]) -> T:
         """Give the result of work(), or of the same work already under way; raise what it raises."""
-        task = self._tasks.get(key)
+        while (task := self._tasks.get(key)) is not None and task in self._leaving:
+            await asyncio.wait([task])
         if task is None:
             task = self._tasks[key] = asyncio.ensure_future(work())
             self._waiting[key] = 0
@@ -38,6 +40,7 @@ class Joined(Generic[T]):
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if self._tasks.get(key) is task and self._waiting[key] == 1:
+                self._leaving.add(task)
                 task.cancel()
                 await settle(task)
             raise
@@ -56,6 +59,7 @@ class Joined(Generic[T]):
     def _done(self, key: Hashable, task: asyncio.Task[T]) -> None:
         if self._tasks.get(key) is task:
             del self._tasks[key], self._waiting[key]
+        self._leaving.discard(task)
         if not task.cancelled():
             task.exception()  # a caller that left does not fetch it
 

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 JOBS = {kind: KINDS[kind] for kind in ("unpack", "rmtree")}
-QUICK: dict[str, Any] = {"registry_config_dirs": (), "retries": 3, "retry_delay": 0.01, "stall_timeout": 1.0, "connect_timeout": 2.0}
+QUICK: dict[str, Any] = {
+    "registry_config_dirs": (),
+    "retries": 3,
+    "retry_delay": 0.01,
+    "stall_timeout": 1.0,
+    "connect_timeout": 2.0,
+}
 
 
 @contextlib.asynccontextmanager
@@ -42,7 +48,9 @@ async def image_store(root: Path, **settings: Any) -> AsyncIterator[ImageStore]:
 def remains(root: Path) -> list[str]:
     """Give what a store without images should not have: layers, recipes, documents, unfinished things, rows."""
     found = [str(path) for path in (root / "layers").iterdir() if path.name not in {"recipes", "scratch", "empty"}]
-    found += [str(path) for folder in ("layers/recipes", "content/sha256", "content/partial") for path in (root / folder).iterdir()]
+    found += [
+        str(path) for folder in ("layers/recipes", "content/sha256", "content/partial") for path in (root / folder).iterdir()
+    ]
     database = Database.open(str(root / "wherry.db"))
     try:
         for table in ("image", "image_ref", "image_layer", "layer", "snapshot"):

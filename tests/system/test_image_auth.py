@@ -54,7 +54,11 @@ def basic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 async def test_basic(tmp_path: Path, basic: Registry) -> None:
     reference = f"{basic.host}/app:1"
     async with image_store(tmp_path) as store:
-        for auth in (None, Auth(username="alice", password="wrong"), Auth(username="alice", password="secret", server="elsewhere:1")):
+        for auth in (
+            None,
+            Auth(username="alice", password="wrong"),
+            Auth(username="alice", password="secret", server="elsewhere:1"),
+        ):
             with pytest.raises(PermissionDenied, match="pull access denied"):
                 await store.pull(reference, auth)
         assert await store.pull(reference, Auth(username="alice", password="secret", server=basic.host)) == IMAGE.id
@@ -99,7 +103,10 @@ class Front:
     async def forward(self, request: web.Request) -> web.StreamResponse:
         headers = {name: request.headers[name] for name in ("Accept", "Range") if name in request.headers}
         url = f"http://{self.registry.host}{request.path_qs}"
-        async with ClientSession(auto_decompress=False) as session, session.get(url, headers=headers, allow_redirects=False) as reply:
+        async with (
+            ClientSession(auto_decompress=False) as session,
+            session.get(url, headers=headers, allow_redirects=False) as reply,
+        ):
             kept = {name: reply.headers[name] for name in ("Content-Type", "Content-Range") if name in reply.headers}
             return web.Response(status=reply.status, body=await reply.read(), headers=kept)
 
@@ -127,7 +134,9 @@ class TokenFront(Front):
         assert request.query["service"] == 'test, "quoted"'
         assert request.query["scope"] == "repository:app:pull"
         alice = "Basic " + base64.b64encode(b"alice:secret").decode()
-        return web.json_response({"token": "good"}) if request.headers.get("Authorization") == alice else web.Response(status=401)
+        return (
+            web.json_response({"token": "good"}) if request.headers.get("Authorization") == alice else web.Response(status=401)
+        )
 
 
 @pytest.fixture
@@ -261,7 +270,9 @@ async def test_mirrors(tmp_path: Path, registry: Registry) -> None:
             assert await store.pull("registry.example/app:1", None) == IMAGE.id
             assert store.resolve("registry.example/app:1").repo_digests[0].startswith("registry.example/app@sha256:")
             assert all(headers["x-team"] == "blue" for _method, _path, headers in front.seen)
-            (certs / "hosts.toml").write_text(f'server = "http://{dead}"\n[host."http://{front.host}"]\ncapabilities = ["pull"]\n')
+            (certs / "hosts.toml").write_text(
+                f'server = "http://{dead}"\n[host."http://{front.host}"]\ncapabilities = ["pull"]\n'
+            )
             with pytest.raises(Unavailable):  # a mirror without "resolve" may not say what a tag means
                 await store.pull("registry.example/app:1", None)
             (certs / "hosts.toml").write_text("server = 5")
@@ -283,7 +294,9 @@ class BrokenFront(Front):
 
 async def test_documents_that_are_none(tmp_path: Path, registry: Registry) -> None:
     manifest = images.OCI["manifest"]
-    loop = json.dumps({"schemaVersion": 2, "manifests": [{"mediaType": images.OCI["index"], "digest": "sha256:" + "0" * 64, "size": 1}]})
+    loop = json.dumps(
+        {"schemaVersion": 2, "manifests": [{"mediaType": images.OCI["index"], "digest": "sha256:" + "0" * 64, "size": 1}]}
+    )
     cases: dict[str, tuple[Any, bytes, str]] = {
         "garbage": (manifest, b"garbage", "not JSON"),
         "list": (manifest, b"[]", "not a JSON object"),
@@ -294,7 +307,11 @@ async def test_documents_that_are_none(tmp_path: Path, registry: Registry) -> No
         "layers": (manifest, b'{"schemaVersion":2,"config":{},"layers":5}', "no layers"),
         "digest": (manifest, b'{"schemaVersion":2,"config":{"digest":"md5:1","size":1},"layers":[]}', "digest"),
         "loop": (images.OCI["index"], loop.encode(), "expected sha256"),
-        "artifact": ("application/json", b'{"schemaVersion":2,"mediaType":"application/vnd.cncf.helm"}', "unsupported media type"),
+        "artifact": (
+            "application/json",
+            b'{"schemaVersion":2,"mediaType":"application/vnd.cncf.helm"}',
+            "unsupported media type",
+        ),
         "sha256:" + "0" * 64: (manifest, b"{}", ""),
     }
     front = BrokenFront(registry)
