@@ -79,7 +79,7 @@ def _plan(
         "pods": lambda: measure.pods(results, targets, 5 if quick else 30),
         "parallel": lambda: measure.parallel(results, targets, 16 if quick else 40),
         "exec": lambda: measure.execs(results, targets, 10 if quick else 50),
-        "logs": lambda: measure.logs(results, targets, 2 if quick else 8),
+        "logs": lambda: measure.logs(results, targets, 4 if quick else 12),
         "pull": lambda: measure.pulls(results, targets, folder, 1 if quick else 4),
         "oci": lambda: _oci(results, _runtimes(arguments), 5 if quick else 50),
     }
