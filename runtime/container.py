@@ -87,6 +87,8 @@ def kill_container(state_root: str, container_id: str, signal: int, *, all_proce
         raise RuntimeFault.from_os(error, f"send signal {signal} to {state.pid}") from error
     finally:
         os.close(fd)
+    if signal == _SIGKILL and state.status == "paused":
+        _need_cgroup(state).thaw()  # a frozen process of a v1 cgroup does not even die
 
 
 def _signal_all(state: ContainerState, signal: int) -> None:
@@ -113,10 +115,13 @@ def delete_container(state_root: str, container_id: str, *, force: bool) -> None
     if state.status not in ("created", "stopped") and not force:
         raise StateFault(f"cannot delete container {container_id!r} that is not stopped: {state.status}")
     group = _cgroup(state)
+    if group is not None and group.exists():
+        if state.status == "paused":
+            kill_container(state_root, container_id, _SIGKILL, all_processes=False)  # thaws it too
+        group.kill_all()
     if state.pid:
         end_process(state.pid, state.start_time)
     if group is not None:
-        group.kill_all()
         group.remove()
     _late_hooks("poststop", state.hooks.poststop, state, "stopped")
     remove_folder(folder)

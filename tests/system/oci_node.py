@@ -173,7 +173,7 @@ def options_of(mountinfo: str, destination: str) -> set[str]:
     found: set[str] = set()
     for line in mountinfo.splitlines():
         fields = line.split(" ")
-        if fields[4] == destination:
+        if fields[4:5] == [destination]:
             found = set(fields[5].split(","))
     assert found, f"{destination} is no mount:\n{mountinfo}"
     return found
@@ -186,7 +186,9 @@ def propagation_of(mountinfo: str, destination: str) -> str:
         fields = line.split(" ")
         if fields[4] == destination:
             optional = " ".join(fields[6 : fields.index("-")])
-            words = next((word for word in ("shared", "unbindable", "slave") if word in optional or "master" in optional), "private")
+            words = next(
+                (word for word in ("shared", "unbindable", "slave") if word in optional or "master" in optional), "private"
+            )
             if "master" in optional and "shared" not in optional:
                 words = "slave"
     return words

@@ -16,6 +16,7 @@ from tests.system.oci_node import oci, ours  # noqa: F401 - fixtures
 if TYPE_CHECKING:
     from tests.system.oci_node import Oci
 
+
 def stat(pid: int) -> str | None:
     """Give the state letter of a process."""
     found = pidfd.stat(pid)

@@ -1,0 +1,260 @@
+"""The root file system: mounts with every flag, propagation, devices, links, masks, and paths that would leave it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.system.oci_node import OURS, oci, options_of, ours, propagation_of  # noqa: F401 - fixtures
+
+if TYPE_CHECKING:
+    from tests.system.oci_node import Oci
+
+pytestmark = pytest.mark.system
+
+
+def bind(source: os.PathLike[str] | str, destination: str, *options: str) -> dict[str, Any]:
+    return {"destination": destination, "type": "bind", "source": str(source), "options": ["rbind", *options]}
+
+
+def mounts(oci: Oci) -> str:  # noqa: F811 - not the fixture but what it gives
+    return oci.output("cat", "/proc/self/mountinfo")
+
+
+def test_the_root_is_the_bundle_s_and_read_only_when_asked(oci: Oci) -> None:  # noqa: F811
+    (oci.rootfs / "mark").write_text("here")
+    assert oci.shell("cat /mark; touch /new 2>&1 || true").startswith("here")
+    assert not (oci.rootfs / "new").exists()
+    oci.config["root"]["readonly"] = False
+    oci.shell("echo written > /new")
+    assert (oci.rootfs / "new").read_text() == "written\n"
+
+
+def test_nothing_of_the_host_is_mounted(oci: Oci) -> None:  # noqa: F811
+    found = {line.split(" ")[4] for line in mounts(oci).splitlines()}
+    expected = {"/", "/proc", "/dev", "/dev/pts", "/sys"}
+    assert found <= expected | {"/proc/kcore", "/dev/console"}, found - expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["ro"], {"ro"}),
+        (["rw", "nosuid", "nodev", "noexec"], {"rw", "nosuid", "nodev", "noexec"}),
+        (["noatime", "nodiratime"], {"noatime", "nodiratime"}),
+        (["ro", "relatime"], {"ro", "relatime"}),
+    ],
+)
+def test_flags_of_bind_mounts(oci: Oci, options: list[str], expected: set[str]) -> None:  # noqa: F811
+    (oci.bundle / "data").mkdir()
+    oci.config["mounts"].append(bind(oci.bundle / "data", "/data", *options))
+    (oci.rootfs / "data").mkdir()
+    assert expected <= options_of(mounts(oci), "/data")
+
+
+def test_recursive_flags(oci: Oci) -> None:  # noqa: F811
+    if oci.runtime == "runc":
+        pytest.skip("runc 1.1.5 knows no recursive flags")
+    (oci.rootfs / "a").mkdir()
+    tmpfs = {"destination": "/a", "type": "tmpfs", "source": "tmpfs", "options": ["rw"]}
+    inner = {"destination": "/a/b", "type": "tmpfs", "source": "tmpfs", "options": ["rw"]}
+    oci.config["mounts"] += [tmpfs, inner]
+    if oci.runtime == OURS:
+        # the recursive flags need a tree to act on: /sys of the host has mounts below it
+        oci.config["mounts"].append(bind("/dev", "/c", "rro", "rnoexec"))
+        (oci.rootfs / "c").mkdir()
+        found = mounts(oci)
+        for place in ("/c", "/c/pts", "/c/shm"):
+            assert {"ro", "noexec"} <= options_of(found, place)
+
+
+@pytest.mark.parametrize("kind", ["private", "rprivate", "shared", "slave", "rslave", "unbindable"])
+def test_propagation_of_bind_mounts(oci: Oci, kind: str) -> None:  # noqa: F811
+    if oci.runtime == "crun":
+        pytest.skip("crun makes the whole root private afterwards")
+    (oci.bundle / "data").mkdir()
+    (oci.rootfs / "data").mkdir()
+    oci.config["mounts"].append(bind(oci.bundle / "data", "/data", kind))
+    found = propagation_of(mounts(oci), "/data")
+    expected = kind.removeprefix("r")
+    assert found in {"slave": ("slave", "private")}.get(expected, (expected,))  # what is no peer has no master
+
+
+def test_file_systems_and_their_data(oci: Oci) -> None:  # noqa: F811
+    oci.config["mounts"] += [
+        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m", "mode=1777", "nosuid"]},
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"},
+        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["size=2m", "noexec"]},
+    ]
+    (oci.rootfs / "tmp").mkdir(exist_ok=True)
+    found = oci.shell("cat /proc/self/mountinfo; stat -c %a /tmp; df -k /tmp | tail -1")
+    assert "noexec" in options_of(found, "/dev/shm")
+    assert found.splitlines()[-2] == "1777"
+    assert found.splitlines()[-1].split()[1] == "1024"
+
+
+def test_a_wrong_option_names_the_kernel_s_complaint(ours: Oci) -> None:  # noqa: F811
+    ours.config["mounts"].append({"destination": "/dev/shm", "type": "tmpfs", "source": "x", "options": ["nonsense=1"]})
+    done = ours.run("true")
+    assert done.returncode != 0
+    assert "nonsense" in done.stderr
+
+
+def test_a_missing_bind_source_is_named(oci: Oci) -> None:  # noqa: F811
+    oci.config["mounts"].append(bind("/does/not/exist", "/x"))
+    done = oci.run("true")
+    assert done.returncode != 0
+    assert "/does/not/exist" in done.stderr
+
+
+def test_destinations_are_made(oci: Oci) -> None:  # noqa: F811
+    (oci.bundle / "file").write_text("content")
+    oci.config["root"]["readonly"] = False
+    oci.config["mounts"] += [bind(oci.bundle / "file", "/new/deep/file", "ro"), bind(oci.bundle, "/other/dir")]
+    assert oci.output("cat", "/new/deep/file") == "content"
+
+
+def test_a_dangling_link_is_followed_inside_the_root(oci: Oci) -> None:  # noqa: F811
+    if oci.runtime == "crun":
+        pytest.skip("crun refuses what Debian images need: /etc/resolv.conf is such a link there")
+    (oci.bundle / "resolv").write_text("nameserver")
+    (oci.rootfs / "etc").mkdir(exist_ok=True)
+    (oci.rootfs / "etc/resolv.conf").symlink_to("../run/net/resolv.conf")
+    oci.config["mounts"].append(bind(oci.bundle / "resolv", "/etc/resolv.conf"))
+    assert oci.output("cat", "/run/net/resolv.conf") == "nameserver"
+
+
+def test_links_cannot_lead_a_mount_out_of_the_root(oci: Oci, tmp_path: Any) -> None:  # noqa: F811
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (oci.bundle / "data").mkdir()
+    (oci.bundle / "data/mark").write_text("inside")
+    (oci.rootfs / "absolute").symlink_to(outside)
+    (oci.rootfs / "climbing").symlink_to("../../../../../.." + str(outside))
+    for name in ("absolute", "climbing"):
+        oci.config["mounts"].append(bind(oci.bundle / "data", f"/{name}/target"))
+    oci.run("true")
+    assert list(outside.iterdir()) == []
+
+
+def test_proc_is_not_mounted_through_a_link(oci: Oci) -> None:  # noqa: F811
+    if oci.runtime == "crun":
+        pytest.skip("crun 1.8 follows it")
+    (oci.rootfs / "elsewhere").mkdir()
+    proc = oci.rootfs / "proc"
+    if proc.is_dir():
+        proc.rmdir()
+    proc.symlink_to("elsewhere")
+    done = oci.run("true")
+    assert done.returncode != 0
+
+
+def test_copy_up(ours: Oci) -> None:  # noqa: F811
+    folder = ours.rootfs / "seed"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub/file").write_text("kept")
+    os.chown(folder / "sub/file", 12, 34)
+    (folder / "sub/file").chmod(0o644)
+    (folder / "link").symlink_to("sub/file")
+    ours.config["mounts"].append({"destination": "/seed", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]})
+    found = ours.shell("cat /seed/link; stat -c ' %a %u %g' /seed/sub/file; echo more > /seed/new")
+    assert found == "kept 644 12 34\n"
+    assert not (folder / "new").exists()
+
+
+def test_devices_and_links(oci: Oci) -> None:  # noqa: F811
+    oci.config["linux"]["devices"] = [
+        {"path": "/dev/own", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8},
+        {"path": "/dev/sub/pipe", "type": "p", "fileMode": 0o600},
+    ]
+    found = oci.shell(
+        "stat -c '%n %F %a %t:%T %u:%g' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /dev/own /dev/sub/pipe;"
+        "for link in fd stdin stdout stderr ptmx; do readlink /dev/$link; done; echo gone > /dev/null; head -c 1 /dev/zero | wc -c"
+    )
+    lines = found.splitlines()
+    assert lines[:6] == [
+        f"/dev/{name} character special file 666 {numbers} 0:0"
+        for name, numbers in (
+            ("null", "1:3"), ("zero", "1:5"), ("full", "1:7"), ("random", "1:8"), ("urandom", "1:9"), ("tty", "5:0"),
+        )
+    ]  # fmt: skip
+    assert lines[6] == "/dev/own character special file 640 1:5 7:8"
+    assert lines[7].startswith("/dev/sub/pipe fifo 600")
+    assert lines[8:12] == ["/proc/self/fd", "/proc/self/fd/0", "/proc/self/fd/1", "/proc/self/fd/2"]
+    assert lines[12].endswith("pts/ptmx")
+    assert lines[13] == "1"
+
+
+def test_masked_and_read_only_paths(oci: Oci) -> None:  # noqa: F811
+    (oci.rootfs / "secret").mkdir()
+    (oci.rootfs / "secret/key").write_text("key")
+    (oci.rootfs / "hidden").write_text("hidden")
+    (oci.rootfs / "fixed").mkdir()
+    oci.config["root"]["readonly"] = False
+    linux = oci.config["linux"]
+    linux["maskedPaths"] = ["/secret", "/hidden", "/proc/version", "/proc/nothing", "/sys/firmware"]
+    linux["readonlyPaths"] = ["/fixed", "/proc/sys", "/proc/nothing"]
+    found = oci.shell(
+        "ls /secret; cat /hidden; stat -c '%t:%T' /hidden /proc/version; touch /fixed/x 2>/dev/null && echo bad;"
+        "echo 1 > /proc/sys/kernel/domainname 2>/dev/null && echo bad; touch /secret/x 2>/dev/null && echo bad; echo done"
+    )
+    assert found.splitlines() == ["1:3", "1:3", "done"]
+
+
+def test_a_mask_of_proc_is_not_led_astray(ours: Oci) -> None:  # noqa: F811
+    """CVE-2019-16884 and its kin: something that looks like /proc but is not must fail, not go unmasked."""
+    (ours.bundle / "fake").mkdir()
+    (ours.bundle / "fake/kcore").write_text("fake")
+    ours.config["mounts"] = [bind(ours.bundle / "fake", "/proc"), *ours.config["mounts"][1:]]
+    ours.config["linux"]["maskedPaths"] = ["/proc/kcore"]
+    done = ours.run("true")
+    assert done.returncode != 0
+    assert "procfs" in done.stderr
+
+
+def test_a_null_device_of_the_image_hides_nothing(ours: Oci) -> None:  # noqa: F811
+    """CVE-2025-31133: masks come from the host's null device, whatever the root calls /dev/null."""
+    (ours.bundle / "dev").mkdir()
+    (ours.bundle / "dev/null").write_text("leak")
+    (ours.bundle / "dev/pts").mkdir()
+    ours.config["mounts"] = [
+        ours.config["mounts"][0],
+        bind(ours.bundle / "dev", "/dev"),
+    ]
+    (ours.rootfs / "hidden").write_text("hidden")
+    ours.config["linux"]["maskedPaths"] = ["/hidden"]
+    assert ours.shell("stat -c '%F %t:%T' /hidden") == "character special file 1:3\n"
+
+
+@pytest.mark.parametrize("namespaced", [True, False])
+def test_the_container_sees_its_own_cgroup(oci: Oci, namespaced: bool) -> None:  # noqa: F811
+    options = ["nosuid", "noexec", "nodev", "ro"]
+    oci.config["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options})
+    if namespaced:
+        oci.config["linux"]["namespaces"].append({"type": "cgroup"})
+    script = "cat $(ls -d /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2>/dev/null | head -1); grep pids /proc/self/cgroup"
+    found = oci.shell(script).splitlines()
+    assert "1" in found
+    if namespaced:
+        assert found[-1].endswith(":/")
+
+
+def test_no_pivot(oci: Oci) -> None:  # noqa: F811
+    oci.write("sh", "-c", "ls /; test ! -e /work")
+    assert "bin" in oci.ok("run", "--no-pivot", oci.new_id())
+
+
+def test_hostname_and_domainname(oci: Oci) -> None:  # noqa: F811
+    if oci.ours:
+        oci.config["domainname"] = "sea"
+        assert oci.shell("hostname; cat /proc/sys/kernel/domainname") == "boat\nsea\n"
+    assert oci.output("hostname") == "boat\n"
+
+
+def test_a_bind_of_a_socket_or_device_node(oci: Oci) -> None:  # noqa: F811
+    (oci.rootfs / "node").touch()
+    oci.config["mounts"].append(bind("/dev/zero", "/node"))
+    assert stat.S_ISCHR(int(oci.shell("stat -c %f /node"), 16))
