@@ -106,9 +106,9 @@ class Links:
         return [_link(message.body) for message in self._socket.dump(_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0), what="links")]
 
     def add_bridge(self, name: str, *, mac: str, mtu: int = 0) -> None:
-        """Make a bridge that is up; raise FileExistsError when the name is taken."""
+        """Make a bridge, still down; raise FileExistsError when the name is taken."""
         info = nested(_IFLA_LINKINFO, text(_INFO_KIND, "bridge"))
-        body = _IFINFO.pack(0, 0, 0, UP, UP) + text(_IFLA_NAME, name) + attribute(_IFLA_ADDRESS, mac_bytes(mac)) + info
+        body = _IFINFO.pack(0, 0, 0, 0, 0) + text(_IFLA_NAME, name) + attribute(_IFLA_ADDRESS, mac_bytes(mac)) + info
         if mtu:
             body += number(_IFLA_MTU, mtu)
         self._socket.request(_NEWLINK, body, flags=CREATE | EXCLUSIVE, what=f"making bridge {name}")

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from cni.types import IP
 
 _NFTABLES: Final = 10  # NFNL_SUBSYS_NFTABLES
-_DELTABLE, _GETCHAIN, _NEWSETELEM, _GETSETELEM, _DELSETELEM = (_NFTABLES << 8 | number for number in (2, 4, 12, 13, 14))
+_DELTABLE, _GETCHAIN, _DELCHAIN, _NEWSETELEM, _GETSETELEM, _DELSETELEM = (
+    _NFTABLES << 8 | number for number in (2, 4, 5, 12, 13, 14)
+)
 _CHAIN_TABLE, _CHAIN_NAME = 1, 3
 _FAMILY_INET: Final = 1
 _TABLE_NAME, _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEMENT = 1, 1, 2, 3, 1
@@ -113,29 +115,34 @@ class Table:
         `hint` is an owner: messages of the kernel that do not hold it are then skipped undecoded.
         """
         with exclusive():
-            stale: list[tuple[int, bytes]] = []
+            removed: list[tuple[str, _Listed]] = []
+            bodies: list[bytes] = []
             left = 0
             for name in self.maps:
-                listed = _owned(self.name, name, matches, hint.encode())
-                if listed is None:
+                messages = _messages(self.name, name)
+                if messages is None:
                     return
-                stale += [(_DELSETELEM, _element(self.name, name, key)) for key in listed[0]]
-                left += listed[1]
+                found, others = _pick(messages, matches, hint.encode())
+                removed += [(name, element) for element in found]
+                bodies += messages
+                left += others
             if not left:
                 _change([(_DELTABLE, _HEAD + text(_TABLE_NAME, self.name))])
-            elif stale:
-                _change(stale)
+            elif removed:
+                change = [(_DELSETELEM, _element(self.name, name, element.key)) for name, element in removed]
+                change += [(_DELCHAIN, _chain(self.name, chain)) for chain in _unused(removed, bodies)]
+                _change(change)
 
     def owned(self, owner: str) -> set[tuple[str, bytes]]:
         """Give map and key of every element of `owner`."""
-        found = set()
-        for name in self.maps:
-            keys, _others = _owned(self.name, name, owner.__eq__, owner.encode()) or ([], 0)
-            found |= {(name, key) for key in keys}
-        return found
+        return {
+            (name, element.key)
+            for name in self.maps
+            for element in _pick(_messages(self.name, name) or [], owner.__eq__, owner.encode())[0]
+        }
 
     def _remove_if_empty(self) -> None:
-        if not any((_owned(self.name, name, bool, b"") or ([], 0))[0] for name in self.maps):
+        if not any(_has_elements(body) for name in self.maps for body in _messages(self.name, name) or []):
             _change([(_DELTABLE, _HEAD + text(_TABLE_NAME, self.name))])
 
 
@@ -270,12 +277,15 @@ def _change(messages: Sequence[tuple[int, bytes]]) -> None:
 
 
 def _has_chain(table: str, chain: str) -> bool:
-    body = _HEAD + text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain)
     try:
-        netfilter().get(_GETCHAIN, body, what=f"chain {chain} of table {table}")
+        netfilter().get(_GETCHAIN, _chain(table, chain), what=f"chain {chain} of table {table}")
     except FileNotFoundError:
         return False
     return True
+
+
+def _chain(table: str, chain: str) -> bytes:
+    return _HEAD + text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain)
 
 
 def _element(table: str, name: str, key: bytes, rest: bytes = b"") -> bytes:
@@ -293,35 +303,53 @@ def _messages(table: str, name: str) -> list[bytes] | None:
     return [message.body for message in dumped]
 
 
-def _owned(table: str, name: str, matches: Callable[[str], bool], hint: bytes) -> tuple[list[bytes], int] | None:
-    """Give the keys whose comment matches, and how many others there are at least; None when there is no such map."""
-    messages = _messages(table, name)
-    if messages is None:
-        return None
-    keys: list[bytes] = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listed:
+    """An element as the kernel lists it; `jump` is "" when it leads to a value."""
+
+    key: bytes
+    owner: str
+    jump: str
+
+
+def _pick(messages: Sequence[bytes], matches: Callable[[str], bool], hint: bytes) -> tuple[list[_Listed], int]:
+    """Give the elements whose owner matches, and how many others there are at least."""
+    found: list[_Listed] = []
     others = 0
     for body in messages:
         if hint and hint not in body:
             others += _has_elements(body)
             continue
-        for key, comment in _elements(body):
-            if matches(comment):
-                keys.append(key)
+        for element in _elements(body):
+            if matches(element.owner):
+                found.append(element)
             else:
                 others += 1
-    return keys, others
+    return found, others
+
+
+def _unused(removed: Sequence[tuple[str, _Listed]], bodies: Sequence[bytes]) -> Iterator[str]:
+    """Give the chains to which only removed elements jump; names are counted in what the kernel listed, undecoded."""
+    jumps = [element.jump for _name, element in removed if element.jump]
+    for chain in sorted(set(jumps)):
+        if sum(body.count(chain.encode() + b"\0") for body in bodies) == jumps.count(chain):
+            yield chain
 
 
 def _has_elements(body: bytes) -> bool:
     return bool(attributes(body, _GENMSG.size).get(_LIST_ELEMENTS))
 
 
-def _elements(body: bytes) -> Iterator[tuple[bytes, str]]:
+def _elements(body: bytes) -> Iterator[_Listed]:
     listed = attributes(body, _GENMSG.size).get(_LIST_ELEMENTS, b"")
     for _kind, element in attribute_list(listed):
         parts = attributes(element)
-        key = attributes(parts.get(_ELEMENT_KEY, b"")).get(_DATA_VALUE, b"")
-        yield key, _comment(parts.get(_ELEMENT_USERDATA, b""))
+        verdict = attributes(attributes(parts.get(_ELEMENT_DATA, b"")).get(_DATA_VERDICT, b""))
+        yield _Listed(
+            key=attributes(parts.get(_ELEMENT_KEY, b"")).get(_DATA_VALUE, b""),
+            owner=_comment(parts.get(_ELEMENT_USERDATA, b"")),
+            jump=verdict.get(_VERDICT_CHAIN, b"").rstrip(b"\0").decode(errors="replace"),
+        )
 
 
 def _comment(userdata: bytes) -> str:

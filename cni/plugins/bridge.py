@@ -180,6 +180,9 @@ def _bridge(host: Links, settings: Settings, ips: Sequence[IPConfig]) -> Link:
         own = ":".join(f"{byte:02x}" for byte in (0x0A, 0x58, *os.urandom(4)))
         with contextlib.suppress(FileExistsError):
             host.add_bridge(settings.bridge, mac=own, mtu=settings.mtu)
+            # Its link-local address would be tentative for a second or two, in which the host forwards no IPv6 to it.
+            if netns.read_setting(f"ipv6/conf/{settings.bridge}/accept_dad") is not None:
+                netns.write_setting(f"ipv6/conf/{settings.bridge}/accept_dad", "0")
     bridge = _existing_bridge(host, settings.bridge)
     wanted = link.UP | (link.PROMISC if settings.promiscuous else 0)
     if bridge.flags & wanted != wanted:

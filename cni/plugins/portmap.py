@@ -58,6 +58,11 @@ add chain inet {_NAME} guard {{ type filter hook prerouting priority -300; }}
 flush chain inet {_NAME} guard
 add rule inet {_NAME} guard iifname != "lo" ip daddr 127.0.0.0/8 drop
 """
+_EVERYTHING = f"""\
+add chain inet {_NAME} everything
+flush chain inet {_NAME} everything
+add rule inet {_NAME} everything masquerade
+"""
 _TABLE = nft.Table(
     name=_NAME,
     setup=_SETUP,
@@ -98,7 +103,7 @@ def add(request: Request) -> Result:
         return result
     if settings.snat and any(element.map == "any4" or element.key[:1] == _LOOPBACK_BYTE for element in elements):
         _route_localhost(result)
-    chains = "".join(_chains(ip) for ip in _addresses(result))
+    chains = _EVERYTHING if settings.masquerade_all else "".join(_chain(ip) for ip in _addresses(result))
     try:
         _TABLE.add(elements, chains)
     except Conflict as fault:
@@ -210,17 +215,12 @@ def _elements(request: Request, settings: Settings, result: Result) -> list[Elem
     return [*elements, *returns.values()]
 
 
-def _chains(ip: IPConfig) -> str:
+def _chain(ip: IPConfig) -> str:
     network = ip.address.network
     name = nft.chain_name("net", network)
     sources = f"ip saddr {{ {network}, 127.0.0.0/8 }}" if network.version == 4 else f"ip6 saddr {network}"
     return (
-        f"add chain inet {_NAME} everything\n"
-        f"flush chain inet {_NAME} everything\n"
-        f"add rule inet {_NAME} everything masquerade\n"
-        f"add chain inet {_NAME} {name}\n"
-        f"flush chain inet {_NAME} {name}\n"
-        f"add rule inet {_NAME} {name} {sources} masquerade\n"
+        f"add chain inet {_NAME} {name}\nflush chain inet {_NAME} {name}\nadd rule inet {_NAME} {name} {sources} masquerade\n"
     )
 
 

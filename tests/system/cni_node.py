@@ -16,9 +16,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cni import conflist
 from cni.client import Attachment, Client
 from cni.netns import Namespace
 from tests.support.tools import find_cni_plugins, find_tool
+from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -83,9 +85,12 @@ class Node:
         self.client = Client("", bins, str(folder / "cache"), prefer_embedded=kind == "bundled", timeout=20)
         self.network = self.make(subnets)
 
-    def make(self, subnets: Sequence[str] = SUBNETS) -> NetworkList:
+    def make(self, subnets: Sequence[str] = SUBNETS, *, masquerade: bool = True) -> NetworkList:
         """Give a network on the node's bridge."""
-        return self.client.default_network(subnets, name=self.bridge, bridge=self.bridge, data_dir=str(self.folder / "ipam"))
+        network = self.client.default_network(subnets, name=self.bridge, bridge=self.bridge, data_dir=str(self.folder / "ipam"))
+        document = network.to_json()
+        document["plugins"][0]["ipMasq"] = masquerade
+        return conflist.parse(document)
 
     def pod(self) -> str:
         """Make a namespace and give its name."""
@@ -156,6 +161,12 @@ class Node:
                     return ""
 
         return in_child(question)
+
+    def answers(self, address: str, port: int, pod: str = "", kind: int = TCP) -> str:
+        """Ask until there is an answer; Debian's plugins leave IPv6 addresses tentative for a while, ours must not."""
+        if self.kind != "debian":
+            return self.ask(address, port, pod, kind)
+        return wait_for(lambda: self.ask(address, port, pod, kind), f"an answer from {address} port {port}", seconds=5)
 
     def left(self) -> dict[str, list[str]]:
         """Give what of the pods is still there: reserved addresses, remembered results, ports of the bridge."""
