@@ -9,6 +9,7 @@ from shim.container.cleanup import remove_container_dir
 from shim.container.stop import LIVE, stop
 from shim.errors import Unavailable
 from shim.events import EventKind
+from shim.pod.timing import Timing
 
 if TYPE_CHECKING:
     from shim.pod.node import Node
@@ -25,14 +26,21 @@ async def _remove(node: Node, container_id: str) -> None:
     container = node.containers.find(container_id)
     if container is None:
         return
+    timing = Timing("container removed")
     if container.state in LIVE:
         await stop(node, container, 0)
+        timing.mark("stop")
     await node.containers.update(container_id, lambda status: dataclasses.replace(status, removing=True))
+    timing.mark("intent")
     await _delete_process(node, container.pod_id, container_id)
+    timing.mark("process")
     await node.images.remove_rootfs(container_id)
     await remove_container_dir(node, container_id)
+    timing.mark("files")
     await node.containers.remove(container_id)
     node.exited.pop(container_id, None)
+    timing.mark("row")
+    timing.log(container=container_id)
     node.tell(EventKind.DELETED, container_id, container.pod_id)
 
 

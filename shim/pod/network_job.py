@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Any
 
-from cni import conflist, wire
+from cni import conflist, plugins, wire
 from cni.client import Attachment, Client
 from cni.conflist import NetworkList
 from cni.errors import CniFault, ConfigFault, PluginTimeout
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cni.types import Result
+
+
+plugins.preload()  # the spawner imports this module once; a job forked later finds everything warm
 
 
 class NetworkError(WherryError):

@@ -11,6 +11,7 @@ from shim.container.exits import announce, lost
 from shim.container.stop import LIVE, stop
 from shim.errors import WherryError
 from shim.events import EventKind
+from shim.pod.timing import Timing
 
 if TYPE_CHECKING:
     from shim.pod.node import Node
@@ -35,20 +36,24 @@ async def stop_pod(node: Node, pod_id: str) -> None:
     pod = node.pods.find(pod_id)
     if pod is None or (pod.status.stopped_at and not pod.status.network and not pod.status.namespaces):
         return
+    timing = Timing("pod stopped")
     first = not pod.status.stopped_at
     if first:
         now = time.time_ns()
         await node.pods.update(pod_id, lambda status: dataclasses.replace(status, stopped_at=now))
     errors = await _stop_containers(node, pod)
+    timing.mark("containers")
     undone: dict[str, Any] = {}
     for step in (_detach, _tear_down):
         try:
             undone |= await step(node, pod)
         except (WherryError, OSError) as error:
             errors.append(error)
+        timing.mark(step.__name__.strip("_"))
     await node.pods.update(pod_id, lambda status: dataclasses.replace(status, **undone))
     if errors:
         raise errors[0]
+    timing.log(pod=pod_id)
     if first:
         node.tell(EventKind.STOPPED, pod_id, pod_id)
 
