@@ -50,6 +50,8 @@ def pids(group: Cgroup) -> list[int]:
 def signal_all(group: Cgroup, signal: int) -> None:
     """Signal every process; with SIGKILL also wait until none is left, at most ten seconds."""
     if signal == SIGKILL and _kill_by_file(group):
+        if is_frozen(group):
+            set_frozen(group, frozen=False)  # what a v1 freezer holds does not even die
         _await_empty(group)
         return
     freezes = _freezer(group) is not None

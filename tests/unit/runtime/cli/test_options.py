@@ -70,17 +70,15 @@ CALLERS = {  # what podman, conmon, containerd, CRI-O and Docker pass
     "": ["root", "log", "log-format", "systemd-cgroup", "debug", "rootless", "criu", "help", "version"],
     "create": ["bundle", "console-socket", "pid-file", "pidfd-socket", "no-pivot", "no-new-keyring", "preserve-fds"],
     "run": ["bundle", "b", "console-socket", "detach", "d", "pid-file", "no-pivot", "no-new-keyring", "keep", "no-subreaper"],
-    "exec": (
-        "console-socket cwd env e tty t user u additional-gids g process p detach d pid-file process-label apparmor no-new-privs"
-        " cap c preserve-fds cgroup ignore-paused"
-    ).split(),
+    "exec": ["console-socket", "cwd", "env", "e", "tty", "t", "user", "u", "additional-gids", "g", "process", "p", "detach",
+             "d", "pid-file", "process-label", "apparmor", "no-new-privs", "cap", "c", "preserve-fds", "cgroup", "ignore-paused"],
     "kill": ["all", "a"],
     "delete": ["force", "f"],
     "list": ["format", "f", "quiet", "q"],
     "ps": ["format", "f"],
     "spec": ["bundle", "b", "rootless"],
     "update": ["resources", "r", "memory", "cpu-share", "pids-limit", "cpuset-cpus"],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", CALLERS)
