@@ -172,7 +172,8 @@ def test_devices_and_links(oci: Oci) -> None:  # noqa: F811
     ]
     found = oci.shell(
         "stat -c '%n %F %a %t:%T %u:%g' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /dev/own /dev/sub/pipe;"
-        "for link in fd stdin stdout stderr ptmx; do readlink /dev/$link; done; echo gone > /dev/null; head -c 1 /dev/zero | wc -c"
+        "for link in fd stdin stdout stderr ptmx; do readlink /dev/$link; done; echo gone > /dev/null;"
+        "head -c 1 /dev/zero | wc -c"
     )
     lines = found.splitlines()
     assert lines[:6] == [
@@ -235,7 +236,10 @@ def test_the_container_sees_its_own_cgroup(oci: Oci, namespaced: bool) -> None: 
     oci.config["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options})
     if namespaced:
         oci.config["linux"]["namespaces"].append({"type": "cgroup"})
-    script = "cat $(ls -d /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2>/dev/null | head -1); grep pids /proc/self/cgroup"
+    script = (
+        "cat $(ls -d /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2>/dev/null | head -1);"
+        "grep pids /proc/self/cgroup"
+    )
     found = oci.shell(script).splitlines()
     assert "1" in found
     if namespaced:

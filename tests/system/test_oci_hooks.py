@@ -1,0 +1,113 @@
+"""Hooks: when, where, with what, and what their failure does."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.system.oci_node import oci, ours  # noqa: F401 - fixtures
+
+if TYPE_CHECKING:
+    from tests.system.oci_node import Oci
+
+pytestmark = pytest.mark.system
+
+KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+
+
+def hook(script: str, *args: str, **more: Any) -> dict[str, Any]:
+    return {"path": "/bin/sh", "args": ["sh", "-c", script, "hook", *args], "env": ["PATH=/usr/bin:/bin", "GIVEN=yes"]} | more
+
+
+def test_every_kind_runs_once_in_order_with_the_state(oci: Oci) -> None:  # noqa: F811 - the fixture
+    log = oci.bundle / "log"
+    script = f'printf "%s " "$1" >> {log}; cat >> {log}; echo >> {log}'
+    outside = {kind: [hook(script, kind)] for kind in KINDS if kind != "startContainer"}
+    oci.config["hooks"] = outside
+    oci.config["annotations"] = {"a": "b"}
+    name = oci.start("sleep", "100")
+    oci.ok("kill", name, "KILL")
+    oci.wait_status(name, "stopped")
+    oci.ok("delete", name)
+    lines = [line.split(" ", 1) for line in log.read_text().splitlines() if line.strip()]
+    assert [kind for kind, _ in lines] == [kind for kind in KINDS if kind in outside]
+    for kind, text in lines:
+        state = json.loads(text)
+        assert state["id"] == name, kind
+        assert state["bundle"] == str(oci.bundle), kind
+        assert state["annotations"]["a"] == "b", kind
+
+
+def test_hooks_run_in_the_right_namespaces(oci: Oci) -> None:  # noqa: F811
+    log = oci.bundle / "log"
+    oci.config["root"]["readonly"] = False
+    outside = f"echo $(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/uts) >> {log}"
+    inside = 'echo "inside $(hostname) $GIVEN" > /started'
+    oci.config["hooks"] = {
+        "createRuntime": [hook(outside)],
+        "createContainer": [hook(outside)],
+        "startContainer": [hook(inside)],
+        "poststart": [hook(outside)],
+    }
+    name = oci.start("sleep", "100")
+    pid = oci.state(name)["pid"]
+    runtime, container, after = (line.split() for line in log.read_text().splitlines())
+    host = [os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "uts")]
+    if not oci.prefix:
+        assert runtime == after == host
+    assert container == [os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("mnt", "uts")]
+    assert (oci.rootfs / "started").read_text() == "inside boat yes\n"
+
+
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
+def test_a_failing_hook_undoes_the_create(oci: Oci, kind: str) -> None:  # noqa: F811
+    oci.config["hooks"] = {kind: [hook("echo reason of failure >&2; exit 7")]}
+    oci.write("sleep", "100")
+    name = oci.new_id()
+    done = oci.call("create", name)
+    assert done.returncode != 0
+    if oci.ours:
+        assert "reason of failure" in done.stderr
+        assert kind in done.stderr
+    assert oci.call("state", name).returncode != 0
+
+
+def test_a_failing_start_hook_fails_the_start(oci: Oci) -> None:  # noqa: F811
+    oci.config["hooks"] = {"startContainer": [hook("exit 7")]}
+    done = oci.run("echo", "never")
+    assert done.returncode != 0
+    assert "never" not in done.stdout
+
+
+def test_a_hook_that_takes_too_long_is_killed(oci: Oci) -> None:  # noqa: F811
+    oci.config["hooks"] = {"createRuntime": [hook("exec sleep 50", timeout=1)]}
+    assert oci.run("true").returncode != 0
+
+
+def test_a_hook_that_cannot_be_run_is_named(oci: Oci) -> None:  # noqa: F811
+    oci.config["hooks"] = {"createRuntime": [{"path": "/no/such/hook"}]}
+    done = oci.run("true")
+    assert done.returncode != 0
+    assert oci.runtime == "crun" or "/no/such/hook" in done.stderr
+
+
+def test_failing_late_hooks_change_nothing(ours: Oci) -> None:  # noqa: F811
+    mark = ours.bundle / "second"
+    ours.config["hooks"] = {"poststart": [hook("exit 1")], "poststop": [hook("exit 1"), hook(f"touch {mark}")]}
+    name = ours.start("sleep", "100")
+    assert ours.state(name)["status"] == "running"
+    ours.ok("kill", name, "KILL")
+    ours.wait_status(name, "stopped")
+    ours.ok("delete", name)
+    assert mark.exists()
+
+
+def test_the_runtime_s_hooks_see_the_container_s_root(ours: Oci) -> None:  # noqa: F811
+    log = ours.bundle / "log"
+    script = f"""pid=$(sed 's/.*"pid":\\([0-9]*\\).*/\\1/'); ls /proc/$pid/root{ours.rootfs}/proc/version > {log}"""
+    ours.config["hooks"] = {"createRuntime": [hook(script)]}
+    ours.output("true")
+    assert "version" in log.read_text()

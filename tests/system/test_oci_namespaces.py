@@ -1,0 +1,190 @@
+"""Namespaces: new, shared and joined by path; the user namespace; kernel parameters; clocks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.system.oci_node import oci, ours  # noqa: F401 - fixtures
+from tests.system.test_oci_root import bind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.system.oci_node import Oci
+
+pytestmark = pytest.mark.system
+
+PROC_NAMES = {"pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts", "mount": "mnt", "cgroup": "cgroup"}
+MAPS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+
+
+def links(script_output: str) -> dict[str, str]:
+    """Give kind -> namespace of lines like "net net:[402]"."""
+    return dict(line.split(" ", 1) for line in script_output.splitlines() if " " in line)
+
+
+SHOW = "for kind in pid net ipc uts mnt cgroup user; do echo $kind $(readlink /proc/self/ns/$kind); done"
+
+
+def test_new_namespaces_are_new_and_others_are_shared(oci: Oci) -> None:  # noqa: F811 - the fixture
+    oci.config["linux"]["namespaces"] = [{"type": kind} for kind in ("pid", "mount", "uts", "cgroup")]
+    found = links(oci.shell(SHOW))
+    for kind in ("pid", "mnt", "uts", "cgroup"):
+        assert found[kind] != os.readlink(f"/proc/self/ns/{kind}"), kind
+    for kind in ("net", "ipc", "user"):
+        assert found[kind] == os.readlink(f"/proc/self/ns/{kind}"), kind
+
+
+@pytest.fixture
+def holder() -> Iterator[int]:
+    """Give the id of a process with namespaces of its own."""
+    process = subprocess.Popen(
+        [
+            "unshare",
+            "--net",
+            "--ipc",
+            "--uts",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            "hostname held; echo up; exec cat",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as children:
+        yield int(children.read().split()[0])
+    process.communicate()
+
+
+def test_namespaces_are_joined_by_path(oci: Oci, holder: int) -> None:  # noqa: F811
+    joined = ("network", "ipc", "uts", "pid")
+    oci.config["linux"]["namespaces"] = [
+        {"type": "mount"},
+        *({"type": kind, "path": f"/proc/{holder}/ns/{PROC_NAMES[kind]}"} for kind in joined),
+    ]
+    del oci.config["hostname"]
+    found = links(oci.shell(f"{SHOW}; echo name $(hostname)"))
+    for kind in joined:
+        assert found[PROC_NAMES[kind]] == os.readlink(f"/proc/{holder}/ns/{PROC_NAMES[kind]}"), kind
+    assert found["name"] == "held"
+    assert os.readlink("/proc/self/ns/pid") == os.readlink("/proc/self/ns/pid_for_children")
+
+
+def test_a_path_that_is_no_namespace_is_named(oci: Oci) -> None:  # noqa: F811
+    oci.config["linux"]["namespaces"] = [{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/uts"}]
+    del oci.config["hostname"]
+    assert oci.run("true").returncode != 0
+    oci.config["linux"]["namespaces"][1]["path"] = "/no/such/path"
+    done = oci.run("true")
+    assert done.returncode != 0
+    assert oci.runtime == "crun" or "/no/such/path" in done.stderr
+
+
+def test_the_loopback_of_a_new_network_is_up(oci: Oci) -> None:  # noqa: F811
+    assert "127.0.0.1" in oci.shell("ip addr show lo 2>/dev/null || ifconfig lo")
+
+
+def test_kernel_parameters(oci: Oci) -> None:  # noqa: F811
+    oci.config["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1", "kernel.shmmni": "1234", "net.ipv4.conf.lo.rp_filter": "2"}
+    script = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmni /proc/sys/net/ipv4/conf/lo/rp_filter"
+    assert oci.shell(script).split() == ["1", "1234", "2"]
+    with open("/proc/sys/kernel/shmmni", encoding="ascii") as file:
+        assert file.read().strip() != "1234"
+
+
+@pytest.mark.parametrize("name", ["kernel.panic", "vm.swappiness", "kernel.shmmni", "net.ipv4.ip_forward"])
+def test_parameters_of_the_host_are_refused(oci: Oci, name: str) -> None:  # noqa: F811
+    oci.config["linux"]["namespaces"] = [{"type": "mount"}, {"type": "pid"}, {"type": "uts"}]
+    with open(f"/proc/sys/{name.replace('.', '/')}", encoding="ascii") as file:
+        value = file.read().strip()
+    oci.config["linux"]["sysctl"] = {name: value}
+    done = oci.run("true")
+    assert done.returncode != 0
+    assert name in done.stderr
+
+
+def in_user_namespace(node: Oci) -> None:
+    """Give the container its own user namespace, and its root access to the bundle."""
+    node.config["linux"]["namespaces"].append({"type": "user"})
+    node.config["linux"] |= {"uidMappings": MAPS, "gidMappings": MAPS}
+    for path in (node.bundle, node.rootfs):
+        path.chmod(0o755)
+    subprocess.run(["chown", "-R", "100000:100000", str(node.rootfs)], check=True)
+    node.config["root"]["readonly"] = False
+
+
+def test_a_user_namespace(oci: Oci) -> None:  # noqa: F811
+    in_user_namespace(oci)
+    (oci.bundle / "data").mkdir()
+    oci.config["mounts"].append(bind(oci.bundle / "data", "/data"))
+    oci.config["process"]["user"] = {"uid": 5, "gid": 6}
+    found = oci.shell(
+        "id -u; id -g; cat /proc/self/uid_map; stat -c '%u %t:%T' /dev/null; echo x > /dev/null; mount | grep -c /data;"
+        "readlink /proc/self/ns/user; hostname"
+    ).splitlines()
+    assert found[:2] == ["5", "6"]
+    assert found[2].split() == ["0", "100000", "65536"]
+    assert found[3].endswith(" 1:3")
+    assert found[4] == "1"
+    assert found[5] != os.readlink("/proc/self/ns/user")
+    assert found[6] == "boat"
+
+
+def test_root_of_a_user_namespace_owns_what_it_makes(oci: Oci) -> None:  # noqa: F811
+    in_user_namespace(oci)
+    assert oci.shell("touch /made; stat -c %u:%g /made /dev /dev/pts").split() == ["0:0"] * 3
+    status = os.stat(oci.rootfs / "made")
+    assert (status.st_uid, status.st_gid) == (100000, 100000)
+
+
+def test_the_bundle_of_a_user_namespace_may_be_closed_to_it(ours: Oci) -> None:  # noqa: F811
+    """What the container needs of the host is opened as the caller, so no folder above must be open to the mapped root."""
+    in_user_namespace(ours)
+    ours.bundle.chmod(0o700)
+    (ours.bundle / "data").mkdir(mode=0o755)
+    (ours.bundle / "data/file").write_text("reached")
+    ours.config["mounts"].append(bind(ours.bundle / "data", "/data", "ro"))
+    assert ours.output("cat", "/data/file") == "reached"
+
+
+def test_exec_in_a_user_namespace(oci: Oci) -> None:  # noqa: F811
+    in_user_namespace(oci)
+    name = oci.start("sleep", "100")
+    found = oci.ok("exec", "--user", "7:8", name, "sh", "-c", "id -u; readlink /proc/self/ns/user")
+    lines = found.splitlines()
+    assert lines[0] == "7"
+    assert lines[1] != os.readlink("/proc/self/ns/user")
+
+
+def test_a_joined_user_namespace(ours: Oci) -> None:  # noqa: F811
+    in_user_namespace(ours)
+    first = ours.start("sleep", "100")
+    pid = ours.state(first)["pid"]
+    ours.config["linux"]["namespaces"] = [
+        {"type": "mount"},
+        {"type": "pid"},
+        *({"type": kind, "path": f"/proc/{pid}/ns/{PROC_NAMES.get(kind, kind)}"} for kind in ("network", "ipc", "uts", "user")),
+    ]
+    del ours.config["hostname"], ours.config["linux"]["uidMappings"], ours.config["linux"]["gidMappings"]
+    found = links(ours.shell(f"{SHOW}; echo uid $(id -u)"))
+    assert found["user"] == os.readlink(f"/proc/{pid}/ns/user")
+    assert found["net"] == os.readlink(f"/proc/{pid}/ns/net")
+    assert found["uid"] == "0"
+
+
+def test_a_time_namespace(ours: Oci) -> None:  # noqa: F811
+    ours.config["linux"]["namespaces"].append({"type": "time"})
+    ours.config["linux"]["timeOffsets"] = {"boottime": {"secs": 1000000}}
+    found = ours.shell("cut -d. -f1 /proc/uptime; readlink /proc/self/ns/time").split()
+    assert int(found[0]) > 1000000
+    assert found[1] != os.readlink("/proc/self/ns/time")
+    assert os.readlink("/proc/self/ns/time") == os.readlink("/proc/self/ns/time_for_children")
