@@ -34,6 +34,7 @@ _TABLE_MAIN, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _SCOPE_LINK, _UNICAST = 254, 3, 0,
 _GROUP_LINK: Final = 1
 UP: Final = 0x1
 PROMISC: Final = 0x100
+LOOPBACK_INDEX: Final = 1  # of `lo` in every namespace (linux/net.h)
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
@@ -119,9 +120,9 @@ class Links:
         body = _end(here, mtu) + nested(_IFLA_LINKINFO, text(_INFO_KIND, "veth"), peer)
         self._socket.request(_NEWLINK, body, flags=CREATE | EXCLUSIVE, what=f"making veth {here.name}, {there.name}")
 
-    def set_flags(self, link: Link, flags: int, mask: int) -> None:
-        """Set the interface flags in `mask` (UP, PROMISC) to `flags`."""
-        self._socket.request(_NEWLINK, _IFINFO.pack(0, 0, link.index, flags, mask), what=f"setting flags of {link.name}")
+    def set_flags(self, index: int, flags: int, mask: int) -> None:
+        """Set the flags in `mask` (UP, PROMISC) of the link with `index` to `flags`."""
+        self._socket.request(_NEWLINK, _IFINFO.pack(0, 0, index, flags, mask), what=f"setting flags of link {index}")
 
     def set_mac(self, link: Link, mac: str) -> None:
         """Set the hardware address, written with colons."""

@@ -86,7 +86,7 @@ def check(request: Request) -> None:
     if index is None:
         raise Malformed(f"does not name {request.ifname} in a namespace", "/prevResult/interfaces")
     with Links() as host:
-        bridge = _existing_bridge(host, settings.bridge)
+        bridge = _is_bridge(host.find(settings.bridge), settings.bridge)
         _check_host_end(host, bridge, result)
     with netns.Namespace(request.netns) as namespace, namespace.entered(), Links() as links:
         found = links.find(request.ifname)
@@ -175,18 +175,14 @@ def _validate(settings: Settings) -> None:
 
 def _bridge(host: Links, settings: Settings, ips: Sequence[IPConfig]) -> Link:
     """Give the bridge, made and addressed when it is not; the one thing that ADD leaves behind for others."""
-    if host.find(settings.bridge) is None:
-        # A bridge without an address of its own takes the lowest of its ports, and so changes it as pods come and go.
-        own = ":".join(f"{byte:02x}" for byte in (0x0A, 0x58, *os.urandom(4)))
-        with contextlib.suppress(FileExistsError):
-            host.add_bridge(settings.bridge, mac=own, mtu=settings.mtu)
-            # Its link-local address would be tentative for a second or two, in which the host forwards no IPv6 to it.
-            if netns.read_setting(f"ipv6/conf/{settings.bridge}/accept_dad") is not None:
-                netns.write_setting(f"ipv6/conf/{settings.bridge}/accept_dad", "0")
-    bridge = _existing_bridge(host, settings.bridge)
+    bridge = host.find(settings.bridge)
+    if bridge is None:
+        _make_bridge(host, settings)
+        bridge = host.find(settings.bridge)
+    bridge = _is_bridge(bridge, settings.bridge)
     wanted = link.UP | (link.PROMISC if settings.promiscuous else 0)
     if bridge.flags & wanted != wanted:
-        host.set_flags(bridge, wanted, wanted)
+        host.set_flags(bridge.index, wanted, wanted)
     if settings.is_gateway:
         _address_bridge(host, bridge, settings, ips)
         if any(ip.address.version == 4 for ip in ips):
@@ -196,13 +192,22 @@ def _bridge(host: Links, settings: Settings, ips: Sequence[IPConfig]) -> Link:
     return bridge
 
 
-def _existing_bridge(host: Links, name: str) -> Link:
-    bridge = host.find(name)
-    if bridge is None:
+def _make_bridge(host: Links, settings: Settings) -> None:
+    # A bridge without an address of its own takes the lowest of its ports, and so changes it as pods come and go.
+    own = ":".join(f"{byte:02x}" for byte in (0x0A, 0x58, *os.urandom(4)))
+    with contextlib.suppress(FileExistsError):
+        host.add_bridge(settings.bridge, mac=own, mtu=settings.mtu)
+        # Its link-local address would be tentative for a second or two, in which the host forwards no IPv6 to it.
+        if netns.read_setting(f"ipv6/conf/{settings.bridge}/accept_dad") is not None:
+            netns.write_setting(f"ipv6/conf/{settings.bridge}/accept_dad", "0")
+
+
+def _is_bridge(found: Link | None, name: str) -> Link:
+    if found is None:
         raise CniFault(f"bridge {name} is gone")
-    if bridge.kind != "bridge":
+    if found.kind != "bridge":
         raise CniFault(f"link {name} exists and is no bridge: remove or rename it")
-    return bridge
+    return found
 
 
 def _address_bridge(host: Links, bridge: Link, settings: Settings, ips: Sequence[IPConfig]) -> None:
@@ -231,11 +236,11 @@ def _plug(
     here = End(name=host_name(request), master=bridge.index, up=True)
     there = End(name=request.ifname, mac=mac, netns=namespace.fd)  # cannot be born up: it has no peer yet
     with namespace.entered(), Links() as inside:
-        if inside.find(request.ifname) is not None:
-            raise CniFault(f"link {request.ifname} exists in {request.netns} already")
         try:
             host.add_veth(here, there, mtu=settings.mtu)
         except FileExistsError:
+            if inside.find(request.ifname) is not None:
+                raise CniFault(f"link {request.ifname} exists in {request.netns} already") from None
             # An ADD of this very attachment that was killed left it: nobody else has this name.
             _unplug(request)
             host.add_veth(here, there, mtu=settings.mtu)
@@ -249,7 +254,7 @@ def _plug(
             isolated=settings.isolated,
             alias=nft.owner(request.network, request.container_id, request.ifname),
         )
-        inside.set_flags(container, link.UP, link.UP)
+        inside.set_flags(container.index, link.UP, link.UP)
         ipam.configure(inside, container, result)
     return (
         Interface(name=bridge.name, mac=bridge.mac, mtu=bridge.mtu),

@@ -15,7 +15,7 @@ _ADDRESSES = ("127.0.0.1/8", "::1/128")
 def add(request: Request) -> Result:
     """Bring `lo` up; the addresses come from the kernel."""
     with netns.Namespace(request.netns) as namespace, namespace.entered(), link.Links() as links:
-        links.set_flags(_loopback(links), link.UP, link.UP)
+        links.set_flags(link.LOOPBACK_INDEX, link.UP, link.UP)
     if request.prev_result is not None:
         return request.prev_result
     return Result(
@@ -30,7 +30,7 @@ def delete(request: Request) -> None:
         return
     try:
         with netns.Namespace(request.netns) as namespace, namespace.entered(), link.Links() as links:
-            links.set_flags(_loopback(links), 0, link.UP)
+            links.set_flags(link.LOOPBACK_INDEX, 0, link.UP)
     except netns.Gone:
         return
 
@@ -38,20 +38,14 @@ def delete(request: Request) -> None:
 def check(request: Request) -> None:
     """Raise CniFault when `lo` is not up."""
     with netns.Namespace(request.netns) as namespace, namespace.entered(), link.Links() as links:
-        if not _loopback(links).is_up:
+        found = links.at(link.LOOPBACK_INDEX)
+        if found is None or not found.is_up:
             raise CniFault(f"link lo in {request.netns} is down")
 
 
 def nothing(request: Request) -> None:
     """Do nothing: there is nothing to collect, and nothing that could be missing."""
     del request
-
-
-def _loopback(links: link.Links) -> link.Link:
-    found = links.find("lo")
-    if found is None:
-        raise CniFault("link lo does not exist")
-    return found
 
 
 PLUGIN = Plugin(name="loopback", add=add, delete=delete, check=check, gc=nothing, status=nothing)
