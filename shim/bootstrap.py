@@ -16,8 +16,10 @@ from shim import wire
 
 def main() -> int:
     """Run wherryd and give its exit status."""
+    from runtime.sealed import is_sealed  # noqa: PLC0415 - needed once
+
     argv = sys.argv[1:]
-    status = _print_only(argv)
+    status = None if is_sealed() else _print_only(argv)
     if status is not None:
         return status
     try:
@@ -56,6 +58,9 @@ def _fork_spawner(ours: int, theirs: int) -> int:
 
     pid = fork()
     if pid == 0:
+        from shim.spawner import forks  # noqa: PLC0415 - before the imports it is about
+
+        forks.defer()
         import socket  # noqa: PLC0415 - needed once
 
         from shim.spawner.server import run_spawner  # noqa: PLC0415 - imports what only the spawner needs

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,14 +17,18 @@ from shim.errors import DeadlineExceeded, Internal
 from shim.reactor import Cancelled, Expired
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable, Iterable
 
     from shim.reactor import Reactor
+else:
+    import _signal as signal  # without the enumerations of the signal module, whose pages every monitor would copy
 
 __all__ = ["become_child", "call", "close_all_but", "execute", "fork", "kill_group", "restore_signals", "set_name"]
 
-_PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
-_HANDLED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_CHANGED = (13, 25, 17, 15, 2, 1, 3)
+"""SIGPIPE and SIGXFSZ, which Python ignores, and CHLD, TERM, INT, HUP and QUIT, which the loop handles."""
+_SIGKILL = 9
 
 
 def close_all_but(keep: Iterable[int]) -> None:
@@ -41,7 +44,7 @@ def restore_signals() -> None:
     """Undo what Python and the loop set up: an ignored signal would stay ignored through execve(2) in a container."""
     with contextlib.suppress(ValueError, OSError):
         signal.set_wakeup_fd(-1)
-    for number in (*_PYTHON_IGNORES, *_HANDLED):
+    for number in _CHANGED:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -50,7 +53,7 @@ def become_child(name: str, keep: Iterable[int], *, parent: int | None = None) -
     """Turn a fresh fork into a process of its own: session, name, signals, descriptors; with `parent`: dies with it."""
     os.setsid()
     if parent is not None:
-        set_parent_death_signal(signal.SIGKILL)
+        set_parent_death_signal(_SIGKILL)
         if os.getppid() != parent:  # it died between the fork and the prctl
             os._exit(1)
     set_name(name)
@@ -61,9 +64,9 @@ def become_child(name: str, keep: Iterable[int], *, parent: int | None = None) -
 def kill_group(leader: int) -> None:
     """Kill the process group of `leader`, a child that has not been waited for yet; a finished one is no error."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
+        os.killpg(leader, _SIGKILL)
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(leader, signal.SIGKILL)  # it may not lead its group yet
+        os.kill(leader, _SIGKILL)  # it may not lead its group yet
 
 
 async def call(

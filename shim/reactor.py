@@ -13,14 +13,16 @@ import heapq
 import itertools
 import os
 import select
-import signal
 import sys
 import time
 import traceback
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable, Coroutine, Generator, Iterator
+else:
+    import _signal as signal  # without the enumerations of the signal module, whose pages every monitor would copy
 
 T = TypeVar("T")
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import array
 import contextlib
-import json
 import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+from runtime import jsonlite
 from shim import errors
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ MESSAGE_LIMIT = 64 * 1024 * 1024
 """Bytes of JSON accepted from a peer."""
 MAX_FDS = 64
 """Descriptors accepted with one message."""
+_FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 BACKLOG = 16
 """Connections that may wait to be accepted."""
@@ -37,6 +38,11 @@ _FAULT_CODES = {
     "state": "FAILED_PRECONDITION",
     "kernel": "FAILED_PRECONDITION",
 }
+_CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_NOSIGNAL = int(socket.MSG_NOSIGNAL)
+_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
+# Plain numbers: arithmetic on enumerations is slow, and its pages would be copied by every monitor.
 _INLINE = b"J"
 _MEMFD = b"M"
 
@@ -56,7 +62,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def send(sock: socket.socket, message: dict[str, Any], fds: tuple[int, ...] | list[int] = ()) -> None:
     """Send `message` with `fds` (still owned by the caller); raise OSError, BlockingIOError on a full nonblocking socket."""
-    payload = json.dumps(message, separators=(",", ":")).encode()
+    payload = jsonlite.dumps(message).encode()
     if len(payload) <= INLINE_LIMIT:
         _send(sock, _INLINE + payload, fds)
         return
@@ -71,8 +77,8 @@ def send(sock: socket.socket, message: dict[str, Any], fds: tuple[int, ...] | li
 
 
 def _send(sock: socket.socket, datagram: bytes, fds: tuple[int, ...] | list[int]) -> None:
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([datagram], rights, socket.MSG_NOSIGNAL)
+    rights = [(*_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([datagram], rights, _NOSIGNAL)
 
 
 def recv(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -94,7 +100,7 @@ def recv(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
 def _payload(datagram: bytes, fds: list[int], flags: int) -> bytes:
     if not datagram:
         raise PeerClosed("the peer closed the link")
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if flags & _CUT:
         raise WireError("a message was longer than allowed")
     if datagram[:1] == _MEMFD:
         return _read_memfd(datagram[1:], fds)
@@ -104,12 +110,11 @@ def _payload(datagram: bytes, fds: list[int], flags: int) -> bytes:
 
 
 def _recv(sock: socket.socket) -> tuple[bytes, list[int], int]:
-    item = array.array("i").itemsize
-    datagram, ancillary, flags, _ = sock.recvmsg(INLINE_LIMIT + 1, socket.CMSG_SPACE(MAX_FDS * item), socket.MSG_CMSG_CLOEXEC)
+    datagram, ancillary, flags, _ = sock.recvmsg(INLINE_LIMIT + 1, _FD_SPACE, _CLOEXEC)
     received = array.array("i")
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            received.frombytes(data[: len(data) - len(data) % item])
+        if (level, kind) == _RIGHTS:
+            received.frombytes(data[: len(data) - len(data) % received.itemsize])
     return datagram, received.tolist(), flags
 
 
@@ -128,7 +133,7 @@ def _read_memfd(payload: bytes, fds: list[int]) -> bytes:
 
 def _parse(payload: bytes) -> dict[str, Any]:
     try:
-        message = json.loads(payload)
+        message = jsonlite.loads(payload)
     except (ValueError, RecursionError) as error:
         raise WireError(f"a message is not JSON: {error}") from error
     if not isinstance(message, dict):
@@ -183,7 +188,7 @@ def _reachable(path: str) -> Iterator[str]:
 
 
 def send_outcome(sock: socket.socket, work: Callable[[], dict[str, Any]]) -> None:
-    """Do `work` and send {"ok": its value}, or {"error": …} for whatever it raised; a value that is not JSON is an error too."""
+    """Do `work` and send {"ok": its value}, or {"error": …} for what it raised; a value that is not JSON is an error too."""
     try:
         send(sock, {"ok": work()})
     except BaseException as error:  # noqa: BLE001 - it crosses as a value

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from typing import TYPE_CHECKING
 
+from runtime import jsonlite
 from runtime.kernel import pidfd
 from shim.errors import AlreadyExists, FailedPrecondition, Internal, NotFound, WherryError
 from shim.monitor.console import ConsoleSocket
@@ -255,7 +255,7 @@ def has_own_pid_namespace(bundle: str) -> bool:
     """Tell whether config.json asks for a new PID namespace: then the kernel kills all when init ends (pid_namespaces(7))."""
     try:
         with open(os.path.join(bundle, "config.json"), "rb") as file:
-            namespaces = json.load(file)["linux"]["namespaces"]
+            namespaces = jsonlite.loads(file.read())["linux"]["namespaces"]
         return any(entry["type"] == "pid" and not entry.get("path") for entry in namespaces)
     except (OSError, ValueError, KeyError, TypeError):
         return False

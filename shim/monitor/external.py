@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from typing import TYPE_CHECKING
 
+from runtime import jsonlite
 from shim import process
 from shim.errors import Internal, NotFound, WherryError
 from shim.monitor import overlay, tree
@@ -148,7 +148,7 @@ def _last_error(path: str) -> str:
         return ""
     for line in reversed(lines):
         with contextlib.suppress(ValueError, TypeError, AttributeError):
-            entry = json.loads(line)
+            entry = jsonlite.loads(line)
             if entry.get("level", "error") in ("error", "fatal"):
                 return str(entry["msg"])[:_MESSAGE_LIMIT].strip()
     return ""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from typing import Any
+
+from runtime import jsonlite
 
 _LIMIT = 1024 * 1024
 
@@ -15,7 +16,7 @@ def write_json(path: str, value: Any) -> None:
     fresh = f"{path}.new"
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        os.write(fd, json.dumps(value, separators=(",", ":")).encode())
+        os.write(fd, jsonlite.dumps(value).encode())
     finally:
         os.close(fd)
     os.rename(fresh, path)
@@ -24,7 +25,7 @@ def write_json(path: str, value: Any) -> None:
 def read_json(path: str) -> Any:
     """Give the value in the file at `path`, None when there is none or it cannot be read as JSON."""
     with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
-        return json.loads(file.read(_LIMIT))
+        return jsonlite.loads(file.read(_LIMIT))
     return None
 
 

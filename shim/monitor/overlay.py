@@ -6,10 +6,10 @@ Runs in a short-lived child. The built-in runtime mounts it itself, inside the c
 from __future__ import annotations
 
 import errno
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from runtime import jsonlite
 from runtime.kernel.mount import mount, umount2
 from shim.errors import InvalidArgument
 
@@ -44,7 +44,7 @@ def unmount_rootfs(bundle: str) -> dict[str, Any]:
 def _rootfs_name(bundle: str) -> str:
     try:
         with open(os.path.join(bundle, "config.json"), "rb") as file:
-            return str(json.load(file)["root"]["path"])
+            return str(jsonlite.loads(file.read())["root"]["path"])
     except (OSError, ValueError, KeyError, TypeError):
         return "rootfs"
 

@@ -78,7 +78,7 @@ def make(request: NamespaceRequest, state_dir: str) -> dict[str, Any]:
     record = os.path.join(state_dir, RECORD)
     write_json(record, encode(plan))
     try:
-        with _maker(request, plan, state_dir) as (maker, reaper):
+        with _maker(request, plan) as (maker, reaper):
             _pin(plan, maker, reaper)
         _mount_shm(request, plan)
         made = PodNamespaces(
@@ -92,17 +92,17 @@ def make(request: NamespaceRequest, state_dir: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _maker(request: NamespaceRequest, plan: PodNamespaces, state_dir: str) -> Iterator[tuple[str, int]]:
+def _maker(request: NamespaceRequest, plan: PodNamespaces) -> Iterator[tuple[str, int]]:
     """Give the /proc name of the process that is in the new namespaces, and the reaper's pid, while it lives."""
     if "user" not in plan.paths:
-        reaper = _enter(request, plan, state_dir)
+        reaper = _enter(request, plan)
         try:
             yield "self", reaper
         except BaseException:
             _kill(reaper)
             raise
         return
-    with _second_child(request, plan, state_dir) as (pid, reaper):
+    with _second_child(request, plan) as (pid, reaper):
         try:
             yield str(pid), reaper
         except BaseException:
@@ -116,7 +116,7 @@ def _kill(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _enter(request: NamespaceRequest, plan: PodNamespaces, state_dir: str) -> int:
+def _enter(request: NamespaceRequest, plan: PodNamespaces) -> int:
     """Enter the new namespaces, except the user namespace, and set them up; give the reaper's pid or 0."""
     flags = 0
     for kind in plan.paths:
@@ -131,15 +131,15 @@ def _enter(request: NamespaceRequest, plan: PodNamespaces, state_dir: str) -> in
                 file.write(value)
         except OSError as error:
             raise InvalidArgument(f"sysctl {key}={value}: {(error.strerror or '').lower()}") from error
-    return _fork_reaper(state_dir) if request.pid else 0
+    return _fork_reaper() if request.pid else 0
 
 
-def _fork_reaper(state_dir: str) -> int:
+def _fork_reaper() -> int:
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = fork()
     if pid == 0:
         try:
-            reap_for_ever(state_dir, writer)
+            reap_for_ever(writer)
         finally:
             os._exit(1)
     os.close(writer)
@@ -153,13 +153,13 @@ def _fork_reaper(state_dir: str) -> int:
 
 
 @contextlib.contextmanager
-def _second_child(request: NamespaceRequest, plan: PodNamespaces, state_dir: str) -> Iterator[tuple[int, int]]:
+def _second_child(request: NamespaceRequest, plan: PodNamespaces) -> Iterator[tuple[int, int]]:
     to_child, from_child = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
     pid = fork()
     if pid == 0:
         try:
             os.close(to_child[1])
-            _be_second_child(request, plan, state_dir, (to_child[0], from_child[1]))
+            _be_second_child(request, plan, (to_child[0], from_child[1]))
         except (OSError, WherryError) as error:
             os.write(from_child[1], f"!{error}".encode())
         finally:
@@ -178,7 +178,7 @@ def _second_child(request: NamespaceRequest, plan: PodNamespaces, state_dir: str
         os.waitpid(pid, 0)
 
 
-def _be_second_child(request: NamespaceRequest, plan: PodNamespaces, state_dir: str, pipes: tuple[int, int]) -> None:
+def _be_second_child(request: NamespaceRequest, plan: PodNamespaces, pipes: tuple[int, int]) -> None:
     unshare(FLAGS["user"])
     os.write(pipes[1], b"u")
     if not os.read(pipes[0], 1):
@@ -186,7 +186,7 @@ def _be_second_child(request: NamespaceRequest, plan: PodNamespaces, state_dir: 
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    reaper = _enter(request, plan, state_dir)
+    reaper = _enter(request, plan)
     os.write(pipes[1], str(reaper).encode())
     os.read(pipes[0], 1)  # until the pins are made and the other end is closed
 

@@ -16,11 +16,14 @@ from runtime.kernel.mount import MNT_DETACH, MS_PRIVATE, MS_RDONLY, MS_REC, moun
 from runtime.kernel.namespace import CLONE_NEWNS, unshare
 from runtime.kernel.prctl import set_dumpable, set_name, set_no_new_privs
 
+_FOLDER = "/proc"
+"""Any directory that a mapped user may look up, to mount the empty root on."""
 
-def reap_for_ever(folder: str, ready: int) -> NoReturn:
-    """Become the reaper. `folder` is any directory; `ready` gets an error text, or is closed without one when all is done."""
+
+def reap_for_ever(ready: int) -> NoReturn:
+    """Become the reaper; `ready` gets an error text, or is closed without one when all is done."""
     try:
-        _shed(folder)
+        _shed()
     except OSError as error:
         os.write(ready, f"pod PID namespace: its first process: {error}".encode())
         os._exit(1)
@@ -29,15 +32,15 @@ def reap_for_ever(folder: str, ready: int) -> NoReturn:
         signal.pause()
 
 
-def _shed(folder: str) -> None:
+def _shed() -> None:
     os.setsid()
     set_name("wherry-reaper")
     set_dumpable(dumpable=False)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     unshare(CLONE_NEWNS)
     mount("", "/", "", MS_PRIVATE | MS_REC)
-    mount("tmpfs", folder, "tmpfs", MS_RDONLY, "size=4k,nr_inodes=4,mode=0555")
-    os.chdir(folder)
+    mount("tmpfs", _FOLDER, "tmpfs", MS_RDONLY, "size=4k,nr_inodes=4,mode=0555")
+    os.chdir(_FOLDER)
     pivot_root(".", ".")
     umount2(".", MNT_DETACH)
     os.chdir("/")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
+from runtime import jsonlite
 from shim.monitor.protocol import StartFailed
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def merged_process(bundle: str, override: dict[str, Any]) -> dict[str, Any]:
     Environment entries are merged by name; the terminal is never inherited.
     """
     with open(os.path.join(bundle, "config.json"), "rb") as file:
-        own: dict[str, Any] = json.load(file)["process"]
+        own: dict[str, Any] = jsonlite.loads(file.read())["process"]
     base = {key: value for key, value in own.items() if key not in ("args", "terminal", "consoleSize", "commandLine")}
     merged = base | {key: value for key, value in override.items() if value is not None}
     environment = dict(item.partition("=")[::2] for item in own.get("env", []))

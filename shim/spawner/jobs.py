@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from shim import process, wire
 from shim.errors import Unimplemented
+from shim.spawner import forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,7 @@ def run_job(message: dict[str, Any], fds: list[int], sock_fd: int, kinds: dict[s
         parent = os.getppid()
         kind = str(message.get("kind"))
         process.become_child(f"wherry-{kind}", [sock_fd, *fds], parent=parent)
+        forks.run_deferred()
         with socket.socket(fileno=os.dup(sock_fd)) as sock:
             os.close(sock_fd)
             params = dict(message.get("params") or {})

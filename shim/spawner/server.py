@@ -27,6 +27,7 @@ from shim.monitor.server import SOCKET, run_monitor
 from shim.monitor.tree import kill_members, kill_tree
 from shim.reactor import Reactor
 from shim.spawner.jobs import KINDS, function_of, run_job
+from shim.spawner.rehearsal import rehearse
 
 if TYPE_CHECKING:
     import socket
@@ -201,6 +202,10 @@ def warm(kinds: dict[str, str]) -> None:
             function_of(kind, kinds)
         except ImportError as error:
             sys.stderr.write(f"wherry-spawner: job {kind} is not warm: {error}\n")
+    try:
+        rehearse()
+    except Exception as error:  # noqa: BLE001 - nothing depends on it
+        sys.stderr.write(f"wherry-spawner: the rehearsal failed: {type(error).__name__}: {error}\n")
     gc.collect()
     gc.freeze()
 

@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 _PROGRAM = """
 import json, socket, sys
 sys.path.insert(0, {root!r})
+from shim.spawner import forks
+forks.defer()
 from shim.spawner.server import run_spawner
 run_spawner(socket.socket(fileno=int(sys.argv[1])), kinds=json.loads(sys.argv[2]))
 """
