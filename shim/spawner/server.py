@@ -16,6 +16,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import pkgutil
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -37,19 +38,10 @@ if TYPE_CHECKING:
 STUCK_SECONDS = 10.0
 """How long a killed process is waited for; a longer one is stuck in the kernel (state D) and is named."""
 
-WARM = (
-    "runtime.api",
-    "runtime.container",
-    "runtime.launch.creator",
-    "runtime.launch.setns",
-    "runtime.launch.init",
-    "runtime.launch.stage1",
-    "runtime.launch.hooks",
-    "runtime.launch.console",
-    "cni.client",
-    "cni.link",
-)
-"""Imported before the first fork, because some of them are imported where they are used; an absent one is no error."""
+WARM = ("runtime", "cni")
+"""Packages of which everything is imported before the first fork: they import much where they use it."""
+_COLD = ("runtime.cli", "cni.main")
+"""Parts of them that only commands need."""
 
 
 class Job:
@@ -191,12 +183,10 @@ class Spawner:
 
 def warm(kinds: dict[str, str]) -> None:
     """Import everything that a child will need, and keep the collector from touching (and so copying) those pages."""
-    for name in WARM:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            if error.name is None or not name.startswith(error.name):
-                sys.stderr.write(f"wherry-spawner: {name} is not warm: {error}\n")
+    for package in WARM:
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if not module.name.startswith(_COLD):
+                _warm_one(module.name)
     for kind in kinds:
         try:
             function_of(kind, kinds)
@@ -208,6 +198,13 @@ def warm(kinds: dict[str, str]) -> None:
         sys.stderr.write(f"wherry-spawner: the rehearsal failed: {type(error).__name__}: {error}\n")
     gc.collect()
     gc.freeze()
+
+
+def _warm_one(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        sys.stderr.write(f"wherry-spawner: {name} is not warm: {error}\n")
 
 
 def run_spawner(sock: socket.socket, *, kinds: dict[str, str] | None = None) -> NoReturn:

@@ -77,7 +77,7 @@ async def test_a_job_has_only_what_it_was_given(client: SpawnerClient) -> None:
         ("os", WherryError, "no space left"),
         ("die", Internal, "status 137"),
         ("exit", Internal, "SystemExit: 7"),
-        ("unserialisable", Internal, "not JSON serializable"),
+        ("unserialisable", Internal, "not a JSON value"),
         ("boom", Internal, "ZeroDivisionError: boom"),
     ],
 )
