@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import ctypes
 import json
-import ssl
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from tests.support.imagestore import image_store, remains
 from tests.support.registry import Registry, free_port
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
@@ -162,7 +162,7 @@ async def test_token(tmp_path: Path, token: TokenFront) -> None:
             with pytest.raises(PermissionDenied):
                 await store.pull(reference, bad)
         token.error = 503
-        with pytest.raises(Unavailable, match="^RegistryUnavailable"):
+        with pytest.raises(Unavailable, match=r"^RegistryUnavailable"):
             await store.pull(reference, Auth(username="alice", password="secret"))
     assert remains(tmp_path) == []
 
@@ -237,7 +237,7 @@ async def test_tls(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, aut
         hosts = certs / "hosts.toml"
         async with image_store(tmp_path / "a", registry_config_dirs=(str(tmp_path / "certs.d"),)) as store:
             certs.rename(tmp_path / "aside")
-            with pytest.raises(FailedPrecondition, match="certificate of 127.0.0.1 is not trusted"):
+            with pytest.raises(FailedPrecondition, match=r"certificate of 127\.0\.0\.1 is not trusted"):
                 await store.pull(reference, None)
             (tmp_path / "aside").rename(certs)
             hosts.write_text(f'server = "https://{server.host}"\nca = "ca.pem"\n')
@@ -276,7 +276,7 @@ async def test_mirrors(tmp_path: Path, registry: Registry) -> None:
             with pytest.raises(Unavailable):  # a mirror without "resolve" may not say what a tag means
                 await store.pull("registry.example/app:1", None)
             (certs / "hosts.toml").write_text("server = 5")
-            with pytest.raises(FailedPrecondition, match="hosts.toml"):
+            with pytest.raises(FailedPrecondition, match=r"hosts\.toml"):
                 await store.pull("registry.example/app:1", None)
     finally:
         await front.stop()

@@ -17,7 +17,7 @@ from aiohttp import web
 from shim.errors import FailedPrecondition, Unavailable
 from tests.support import images
 from tests.support.imagestore import image_store, remains
-from tests.support.registry import Registry, free_port
+from tests.support.registry import free_port
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class FaultyRegistry:
     async def stop(self) -> None:
         await self._runner.cleanup()
 
-    async def _manifest(self, request: web.Request) -> web.Response:
+    async def _manifest(self, _request: web.Request) -> web.Response:
         self.requests.append("manifest")
         return web.Response(body=self.manifest, headers={"Content-Type": images.OCI["manifest"]})
 
@@ -104,7 +104,7 @@ async def test_resumes_where_it_was_cut(tmp_path: Path, faulty: FaultyRegistry) 
         assert await store.pull(f"{faulty.host}/app:1", None) == IMAGE.id
         assert len(faulty.ranges) == 3
         assert faulty.ranges[0] == ""
-        assert all(given.startswith("bytes=1") or given.startswith("bytes=2") for given in faulty.ranges[1:])
+        assert all(given.startswith(("bytes=1", "bytes=2")) for given in faulty.ranges[1:])
         with open(f"{store.layer_paths(IMAGE.id)[1]}/big", "rb") as file:
             assert file.read() == BIG
 
@@ -124,7 +124,7 @@ async def test_always_cut_at_once(tmp_path: Path, faulty: FaultyRegistry) -> Non
 
     faulty.fault = cut
     async with image_store(tmp_path) as store:
-        with pytest.raises(Unavailable, match="^RegistryUnavailable: "):
+        with pytest.raises(Unavailable, match=r"^RegistryUnavailable: "):
             await store.pull(f"{faulty.host}/app:1", None)
         assert len(faulty.ranges) == 4
     assert remains(tmp_path) == []

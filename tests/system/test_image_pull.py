@@ -192,7 +192,7 @@ async def test_errors_name_their_cause(tmp_path: Path, registry: Registry) -> No
             await store.pull(f"{registry.host}/nothing:1", None)
         with pytest.raises(NotFound):
             await store.pull(f"{registry.host}/nothing@sha256:{'0' * 64}", None)
-        with pytest.raises(Unavailable, match="^RegistryUnavailable: "):
+        with pytest.raises(Unavailable, match=r"^RegistryUnavailable: "):
             await store.pull(f"127.0.0.1:{free_port()}/x:1", None)
         with pytest.raises(InvalidArgument):
             await store.pull("Not A Reference", None)

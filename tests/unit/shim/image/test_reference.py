@@ -40,7 +40,8 @@ def test_normalised(text: str, normal: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", "a b", "UPPER", "app:", "app:tag:tag", "app@", "app@sha256:abc", f"app@{DIGEST.upper()}", f"app@md5:{'a' * 32}",
+        "", " ", "a b", "UPPER", "app:", "app:tag:tag", "app@", "app@sha256:abc", f"app@{DIGEST.upper()}",
+        f"app@md5:{'a' * 32}",
         "/app", "app/", "a//b", "-app", "app-", "a___b", "a..b", "http://x/y", "x.y:port/app", "x.y:123456/app", "app:-tag",
         "app:" + "t" * 129, "a" * 256, "é", "a\n", "a\0", "a" * 64, "x@y@z", "[::g]/app", "..", "a/../b", "registry.example/",
     ],

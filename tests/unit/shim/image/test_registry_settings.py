@@ -127,7 +127,7 @@ def test_hosts_by_escaped_port_default_and_certificates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "not toml", "server = 5", 'server = "ftp://x"', 'server = "https://u:p@x"', "host = 5", '[host]\nx = 1',
+        "not toml", "server = 5", 'server = "ftp://x"', 'server = "https://u:p@x"', "host = 5", "[host]\nx = 1",
         '[host."https://x"]\nskip_verify = "yes"', '[host."https://x"]\ncapabilities = ["eat"]', '[host."https://x"]\nca = [1]',
         '[host."https://x"]\nclient = [["a","b","c"]]', '[host."https://x"]\nheader = 5', '[host."https://x"]\nunknown = 1',
     ],

