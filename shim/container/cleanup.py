@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -9,23 +10,43 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from shim.pod.node import Node
 
+FEW = 64
+"""Entries that are deleted at once; more are deleted by a job, beside the event loop."""
+
 
 async def remove_container_dir(node: Node, container_id: str) -> None:
-    """Remove the bundle and the writable layer; a layer with content is deleted by a job, however large it is."""
+    """Remove the bundle and the writable layer, and let go of the image's layers; harmless when all is gone."""
     directory = node.container_dir(container_id)
-    if _small(directory):
+    clear_few(f"{directory}/upper")
+    await node.images.remove_rootfs(container_id)
+    if is_small(directory):
         shutil.rmtree(directory, ignore_errors=True)
+    elif os.path.lexists(directory):  # noqa: ASYNC240 - one look at the local root directory
+        await node.jobs.job("rmtree", {"path": directory}, timeout=None)
+
+
+def clear_few(directory: str) -> None:
+    """Empty a directory if few entries are below it; the container is dead, so nothing changes meanwhile."""
+    if not is_small(directory):
         return
-    await node.jobs.job("rmtree", {"path": directory}, timeout=None)
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in list(entries):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
 
 
-def _small(directory: str) -> bool:
-    """Say whether nothing was written into the writable layer (or nothing is there at all)."""
-    for name in ("upper", "rootfs"):
-        try:
-            with os.scandir(f"{directory}/{name}") as entries:
-                if next(entries, None) is not None:
+def is_small(directory: str) -> bool:
+    """Say whether at most FEW entries are below a directory, looking at no more than that."""
+    seen = 0
+    waiting = [directory]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                seen += 1
+                if seen > FEW:
                     return False
-        except OSError:
-            continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
     return True

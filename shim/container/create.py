@@ -96,7 +96,6 @@ async def _create(node: Node, order: Order) -> str:
             await node.containers.add(container)
             timing.mark("row")
             rollback.undo("container directory", remove_container_dir, node, container.id)
-            rollback.undo("container rootfs", node.images.remove_rootfs, container.id)
             directory = node.container_dir(container.id)
             rootfs = await node.images.prepare_rootfs(container.id, order.image.id, directory)
             timing.mark("rootfs")

@@ -34,7 +34,6 @@ async def _remove(node: Node, container_id: str) -> None:
     timing.mark("intent")
     await _delete_process(node, container.pod_id, container_id)
     timing.mark("process")
-    await node.images.remove_rootfs(container_id)
     await remove_container_dir(node, container_id)
     timing.mark("files")
     await node.containers.remove(container_id)

@@ -26,10 +26,8 @@ async def sweep(node: Node) -> None:
     for pod_id in _orphans(f"{node.config.root}/pods", node.pods):
         log.warning("removing files without a pod", pod=pod_id)
         await remove_pod_files(node.pod_dir(pod_id))
-    for container_id in node.images.rootfs_containers():
-        if container_id not in node.containers:
-            await node.images.remove_rootfs(container_id)
-    for container_id in _orphans(f"{node.config.root}/containers", node.containers):
+    rooted = [container_id for container_id in node.images.rootfs_containers() if container_id not in node.containers]
+    for container_id in {*rooted, *_orphans(f"{node.config.root}/containers", node.containers)}:
         log.warning("removing files without a container", container=container_id)
         await remove_container_dir(node, container_id)
     _remove_cgroups(node)
