@@ -14,7 +14,7 @@ from runtime.kernel.fork import fork
 from runtime.kernel.prctl import set_name, set_parent_death_signal
 from shim import wire
 from shim.errors import DeadlineExceeded, Internal
-from shim.reactor import Cancelled, Expired
+from shim.reactor import READ, Cancelled, Expired, Future
 
 if TYPE_CHECKING:
     import signal
@@ -74,8 +74,9 @@ async def call(
 ) -> dict[str, Any]:
     """Run `work` in a short-lived child and give its value, so that nothing it does can block or change this process.
 
-    Raises the shim error the child raised, DeadlineExceeded after `seconds` (the child's group is killed then, and
-    its end waited for), Internal when it died without a word.
+    Returns when the child has spoken: its memory is given back while we go on. Raises the shim error the child raised,
+    DeadlineExceeded after `seconds` (its process group is killed then, and its end waited for), Internal when it died
+    without a word.
     """
     ours, theirs = wire.pair()
     with ours:
@@ -84,18 +85,24 @@ async def call(
             if pid == 0:
                 _work_and_exit(name, work, theirs.fileno(), keep)
         ended = reactor.children.expect(pid)
+        said: Future[object] = Future()
+        reactor.watch(ours.fileno(), READ, said.set)
+        ended.on_done(lambda: said.set(None))
         try:
-            await reactor.within(seconds, ended)
+            await reactor.within(seconds, said)
         except (Expired, Cancelled) as error:
             kill_group(pid)
             await ended
             if isinstance(error, Expired):
                 raise DeadlineExceeded(f"{name} did not end within {seconds:g} s and was killed") from None
             raise
+        finally:
+            reactor.unwatch(ours.fileno())
+        ours.setblocking(False)
         try:
             reply, _fds = wire.recv(ours)
-        except wire.PeerClosed:
-            raise Internal(f"{name} ended with status {ended.result()} and without a result") from None
+        except (wire.PeerClosed, BlockingIOError):
+            raise Internal(f"{name} ended with status {await ended} and without a result") from None
     if "error" in reply:
         raise wire.error_of(reply["error"])
     value: dict[str, Any] = reply["ok"]
