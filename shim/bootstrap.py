@@ -27,6 +27,9 @@ def main() -> int:
     except OSError as error:
         sys.stderr.write(f"wherryd: the interpreter cannot be sealed: {error}\n")
         return 1
+    from runtime.kernel.prctl import set_name  # noqa: PLC0415 - needed once
+
+    set_name("wherryd")  # the kernel named it after the memfd it was executed from
     ours, theirs = wire.pair()
     pid = _fork_spawner(ours.fileno(), theirs.fileno())
     theirs.close()
