@@ -8,7 +8,7 @@ from runtime.errors import NotFoundFault, RuntimeFault, StateFault
 from runtime.kernel import pidfd
 from runtime.launch.creator import end_process, remove_folder
 from runtime.launch.gate import open_gate
-from runtime.state import GATE, ContainerState, container_dir, load
+from runtime.state import GATE, ContainerState, alive, container_dir, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ def delete_container(state_root: str, container_id: str, *, force: bool) -> None
             raise
         remove_folder(folder)
         return
-    if state.status not in ("created", "stopped") and not force:
+    abandoned = state.status == "creating" and not alive(state.creator_pid, state.creator_start)
+    if state.status not in ("created", "stopped") and not abandoned and not force:
         raise StateFault(f"cannot delete container {container_id!r} that is not stopped: {state.status}")
     group = _cgroup(state)
     if group is not None and group.exists():

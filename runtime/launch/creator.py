@@ -70,13 +70,15 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
     state = _first_state(plan, cgroup)
     save(request.state_root, state)  # before anything that outlives a killed creator is made
     ours, theirs = protocol.make_links()
-    undo.push("the link", ours.close)
     inherited = Inherited(plan, theirs, cgroup, gate.listen(folder, CLOSED_GATE))
     _open_sources(inherited, descriptors)
     _check_preserved(request.preserve_fds)
     preload_launch(plan)
     undo.push("the cgroup", cgroup.remove)
     cgroup.create()
+    undo.push("the link", ours.close)
+    undo.push("the other end of the link", theirs.close)  # init ends when it is the last to hold that end
+    undo.push("the gate", inherited.gate.close)
     inherited.unified_fd = descriptors.keep(cgroup.open_unified())
     child = _fork(inherited)
     undo.push("the first process", lambda: end_child(child))

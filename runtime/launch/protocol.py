@@ -56,6 +56,10 @@ _LIMIT = 160 * 1024
 """Bytes of a message; a seccomp filter has at most 32 KiB (BPF_MAXINSNS)."""
 
 
+_RESETS = 4
+"""Tries to read past the error that a peer's end leaves in front of its last message (unix(7): ECONNRESET)."""
+
+
 class Link:
     """One end of the conversation."""
 
@@ -70,7 +74,23 @@ class Link:
         try:
             self.socket.send(kind + b"\0" + payload, _socket.MSG_NOSIGNAL)
         except OSError as error:
+            self._raise_last_words()
             raise ProtocolFault(f"{self.peer} is gone", step=f"say {kind.decode()}", errno=error.errno) from error
+
+    def _raise_last_words(self) -> None:
+        """Raise the fault a peer that is gone sent before it went, when there is one."""
+        for _ in range(_RESETS):
+            try:
+                message = self.socket.recv(_LIMIT, _socket.MSG_DONTWAIT)
+            except ConnectionResetError:
+                continue
+            except OSError:
+                return
+            kind, _, payload = message.partition(b"\0")
+            if kind == FAULT:
+                raise from_value(loads(payload))
+            if not kind:
+                return
 
     def send_fault(self, fault: RuntimeFault) -> None:
         """Say that this side failed; a peer that is gone does not matter any more."""
@@ -90,15 +110,13 @@ class Link:
 
     def receive_any(self) -> tuple[bytes, bytes]:
         """Wait for any message; two empty values at the end; raise the fault the other side sent."""
-        while True:
+        message = b""
+        for _ in range(_RESETS):
             try:
                 message = self.socket.recv(_LIMIT)
                 break
-            except InterruptedError:
-                continue
             except ConnectionResetError:
-                message = b""
-                break
+                continue  # the peer ended with something unread; what it said before is still to come
         kind, _, payload = message.partition(b"\0")
         if kind == FAULT:
             raise from_value(loads(payload))

@@ -1,0 +1,170 @@
+"""Attacks that found a runtime open, tried on this one (the numbers are those of the advisories)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runtime.kernel import pidfd
+from tests.support.wait import wait_for
+from tests.system.oci_node import ours  # noqa: F401 - a fixture
+from tests.system.test_oci_root import bind
+
+if TYPE_CHECKING:
+    from tests.system.oci_node import Oci
+
+pytestmark = pytest.mark.system
+
+
+def created(node: Oci) -> tuple[str, int]:
+    """Give a container whose init waits at the gate, and that init."""
+    node.write("sleep", "100")
+    name = node.new_id()
+    assert node.call("create", name, stdout=-3, stderr=-3).returncode == 0
+    return name, int(node.state(name)["pid"])
+
+
+def test_the_waiting_init_runs_from_a_sealed_image(ours: Oci) -> None:  # noqa: F811 - the fixture
+    """CVE-2019-5736: /proc/self/exe of what runs in the container is never a file of the host that can be written."""
+    _, pid = created(ours)
+    link = os.readlink(f"/proc/{pid}/exe")
+    assert link.startswith("/memfd:") or not os.path.samestat(
+        os.stat(f"/proc/{pid}/exe"), os.stat(os.path.realpath("/proc/self/exe"))
+    )
+    with pytest.raises(OSError, match=r"busy|not permitted|Read-only"):
+        os.close(os.open(f"/proc/{pid}/exe", os.O_RDWR))
+
+
+def test_a_program_that_executes_the_runtime_finds_nothing_to_write(ours: Oci) -> None:  # noqa: F811
+    """CVE-2019-5736 again: a script whose interpreter is /proc/self/exe runs the runtime's own image."""
+    (ours.rootfs / "bin/trap").write_text("#!/proc/self/exe\n")
+    (ours.rootfs / "bin/trap").chmod(0o755)
+    before = os.stat(os.path.realpath("/proc/self/exe"))
+    ours.run("/bin/trap")
+    after = os.stat(os.path.realpath("/proc/self/exe"))
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_the_waiting_init_cannot_be_looked_into(ours: Oci) -> None:  # noqa: F811
+    """CVE-2016-9962: not dumpable, so its /proc files belong to the host's root, whatever its ids are."""
+    ours.config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    _, pid = created(ours)
+    assert os.stat(f"/proc/{pid}/fd").st_uid == 0
+    assert os.stat(f"/proc/{pid}/environ").st_uid == 0
+
+
+def test_exec_cannot_be_looked_into_from_the_container(ours: Oci) -> None:  # noqa: F811
+    """A container that watches /proc for the runtime's process finds neither its executable nor its descriptors."""
+    ours.config["root"]["readonly"] = False
+    script = (
+        "while :; do for p in /proc/[0-9]*; do case $p in /proc/1|/proc/$$) ;; *) "
+        "readlink $p/exe >> /seen 2>/dev/null; ls $p/fd >> /seen-fds 2>/dev/null;; esac; done; done"
+    )
+    name = ours.start("sh", "-c", script)
+    for _ in range(5):
+        ours.ok("exec", name, "true")
+    seen = set((ours.rootfs / "seen").read_text().split()) if (ours.rootfs / "seen").exists() else set()
+    assert not any("python" in path or "memfd" in path for path in seen), seen
+
+
+def test_a_leaked_directory_is_no_way_out(ours: Oci) -> None:  # noqa: F811
+    """CVE-2024-21626: a working directory through a descriptor of the runtime."""
+    leaked = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.set_inheritable(leaked, True)
+        for number in (*range(3, 20), leaked):
+            ours.config["process"]["cwd"] = f"/proc/self/fd/{number}"
+            ours.write("sh", "-c", "ls -d ../../../../../../work ../../../../../../root 2>/dev/null; pwd")
+            done = ours.call("run", ours.new_id(), pass_fds=(leaked,))
+            assert done.returncode != 0, f"descriptor {number}: {done.stdout}"
+    finally:
+        os.close(leaked)
+
+
+def test_only_what_init_needs_is_open_at_the_gate(ours: Oci) -> None:  # noqa: F811
+    leaked = os.open("/etc", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.set_inheritable(leaked, True)
+        ours.write("sleep", "100")
+        name = ours.new_id()
+        assert ours.call("create", name, stdout=-3, stderr=-3, pass_fds=(leaked,)).returncode == 0
+    finally:
+        os.close(leaked)
+    pid = ours.state(name)["pid"]
+    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    rest = [link for link in links if link != "/dev/null"]
+    assert all(link.startswith("socket:") or link.endswith("/task") for link in rest), rest
+    assert len(rest) <= 2
+
+
+def test_code_is_not_imported_from_the_container(ours: Oci) -> None:  # noqa: F811
+    """A container that puts Python files where the host has them is not asked for them."""
+    paths = {os.path.dirname(os.__file__), os.path.dirname(os.path.dirname(pidfd.__file__)), os.getcwd()}
+    ours.config["root"]["readonly"] = False
+    mark = 'open("/owned", "w").write("x")\n'
+    for path in paths:
+        folder = ours.rootfs / path.lstrip("/")
+        for name in (
+            "json/__init__.py",
+            "traceback.py",
+            "signal.py",
+            "select.py",
+            "linecache.py",
+            "subprocess.py",
+            "errors.py",
+        ):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(mark)
+    name = ours.start("sleep", "100")
+    ours.call("exec", name, "nope")
+    ours.call("exec", "--user", "1000:1000", name, "true")
+    ours.run("nope")
+    assert not (ours.rootfs / "owned").exists()
+
+
+def test_inheritable_capabilities_are_those_asked_for(ours: Oci) -> None:  # noqa: F811
+    """CVE-2022-29162: no inheritable capability unless the document has it."""
+    name = ours.start("sleep", "100")
+    assert ours.ok("exec", name, "grep", "CapInh", "/proc/self/status").split()[1] == f"{0:016x}"
+
+
+def test_a_shared_directory_that_changes_under_a_mount(ours: Oci) -> None:  # noqa: F811
+    """CVE-2021-30465: a directory of a shared volume becomes a link to / between two lookups; it stays inside the root."""
+    volume = ours.bundle / "volume"
+    (volume / "place").mkdir(parents=True)
+    outside = ours.bundle / "outside"
+    outside.mkdir()
+    (ours.bundle / "data").mkdir()
+    ours.config["mounts"] += [bind(volume, "/dev/volume"), bind(ours.bundle / "data", "/dev/volume/place/target")]
+    flip = volume / "flip"
+    flip.symlink_to("/../../../../.." + str(outside))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            while True:
+                _exchange(volume / "place", flip)
+        finally:
+            os._exit(0)
+    try:
+        for _ in range(15):
+            ours.run("true")
+            assert list(outside.iterdir()) == []
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+def _exchange(one: os.PathLike[str], other: os.PathLike[str]) -> None:
+    from runtime.kernel.libc import AT_FDCWD, function
+
+    rename = function("renameat2", "lslsl")
+    rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), 2)  # RENAME_EXCHANGE
+
+
+def test_a_container_cannot_outlive_its_cgroup(ours: Oci) -> None:  # noqa: F811
+    """A forking container is killed whole."""
+    name = ours.start("sh", "-c", "while :; do sleep 100 & sleep 0.01; done")
+    wait_for(lambda: len(ours.ok("ps", name).splitlines()) > 5, "the container to fork")
+    ours.ok("delete", "--force", name)
