@@ -47,6 +47,10 @@ def loads(data: bytes | str) -> Any:
         raise ValueError(f"a value is missing at character {stop.value}") from None
     except RecursionError:
         raise ValueError("the document is nested too deeply") from None
+    except SystemError:  # the scanner knows its error's class only where json.decoder is imported already
+        import json.decoder  # noqa: F401 - for its effect on the scanner
+
+        value, end = _scan(text, start)
     rest = text[end:].lstrip(_SPACE)
     if rest:
         raise ValueError(f"something follows the document at character {len(text) - len(rest)}")
