@@ -28,6 +28,7 @@ _VETH_PEER: Final = 1
 _PORT_HAIRPIN, _PORT_ISOLATED = 4, 33  # IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD: Final = 0x02
+_IFA_F_NOPREFIXROUTE: Final = 0x200
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 6, 8, 15
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
 _TABLE_MAIN, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _SCOPE_LINK, _UNICAST = 254, 3, 0, 253, 1
@@ -134,6 +135,11 @@ class Links:
         body = _IFINFO.pack(0, 0, link.index, 0, 0) + number(_IFLA_MTU, mtu)
         self._socket.request(_NEWLINK, body, what=f"setting mtu {mtu} of {link.name}")
 
+    def set_alias(self, link: Link, alias: str) -> None:
+        """Set the alias of a link."""
+        body = _IFINFO.pack(0, 0, link.index, 0, 0) + text(_IFLA_ALIAS, alias)
+        self._socket.request(_NEWLINK, body, what=f"setting alias of {link.name}")
+
     def set_port(self, link: Link, *, hairpin: bool, isolated: bool, alias: str) -> None:
         """Set how a bridge treats its port, and its alias.
 
@@ -173,9 +179,13 @@ class Links:
                 found.append(ipaddress.ip_interface((parts.get(_IFA_LOCAL) or parts[_IFA_ADDRESS], prefix)))
         return found
 
-    def add_address(self, index: int, address: IPInterface) -> None:
-        """Give a link an address, usable at once (no duplicate address detection); there already is no error."""
-        body = _address(index, address) + number(_IFA_FLAGS, _IFA_F_NODAD if address.version == 6 else 0)
+    def add_address(self, index: int, address: IPInterface, *, alone: bool = False) -> None:
+        """Give a link an address, usable at once (no duplicate address detection); there already is no error.
+
+        `alone`: without a route to its network.
+        """
+        flags = (_IFA_F_NODAD if address.version == 6 else 0) | (_IFA_F_NOPREFIXROUTE if alone else 0)
+        body = _address(index, address) + number(_IFA_FLAGS, flags)
         if address.version == 4 and address.network.prefixlen < 31:
             body += attribute(_IFA_BROADCAST, address.network.broadcast_address.packed)
         self._socket.request(_NEWADDR, body, flags=CREATE | REPLACE, what=f"adding address {address} to link {index}")

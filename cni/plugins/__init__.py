@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MODULES = {
     "loopback": "cni.plugins.loopback",
     "bridge": "cni.plugins.bridge",
+    "ptp": "cni.plugins.ptp",
     "host-local": "cni.plugins.host_local",
     "portmap": "cni.plugins.portmap",
 }

@@ -1,14 +1,12 @@
 """bridge: a veth pair between the container and a bridge of the host.
 
 Addresses are asked for first, so that the pair is born with everything it needs and no packet can leave half configured.
-The host's end has a name derived from the attachment: DEL finds it without the container's namespace, and after a crash.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING
 from cni import link, netns, nft, wire
 from cni.errors import CniFault, Code, Malformed
 from cni.link import End, Link, Links
-from cni.plugins import ipam, masquerade
+from cni.plugins import ipam, masquerade, veth
 from cni.skel import Plugin, Request
 from cni.types import Interface, IPConfig, Result
 
@@ -52,7 +50,7 @@ def add(request: Request) -> Result:
     with contextlib.ExitStack() as undo:
         undo.callback(_release, request)
         result = ipam.with_gateways(ipam.add(request), compute=settings.is_gateway, default_route=settings.is_default_gateway)
-        undo.callback(_unplug, request)
+        undo.callback(veth.unplug, request)
         with Links() as host, netns.Namespace(request.netns) as namespace:
             bridge = _bridge(host, settings, result.ips)
             interfaces = _plug(host, namespace, bridge, request, settings, result)
@@ -70,7 +68,7 @@ def delete(request: Request) -> None:
     settings = read(request)
     with contextlib.ExitStack() as steps:
         steps.callback(_release, request)
-        steps.callback(_unplug, request)
+        steps.callback(veth.unplug, request)
         if settings.masquerade:
             steps.callback(masquerade.delete, request)
 
@@ -153,12 +151,6 @@ def read(request: Request) -> Settings:
     return settings
 
 
-def host_name(request: Request) -> str:
-    """Give the name of the host's end of the pair."""
-    words = f"{request.network} {request.container_id} {request.ifname}"
-    return f"veth{hashlib.blake2b(words.encode(), digest_size=5).hexdigest()}"
-
-
 def _validate(settings: Settings) -> None:
     if settings.hairpin and settings.promiscuous:
         raise Malformed("cannot be combined with hairpinMode", "/promiscMode")
@@ -233,54 +225,22 @@ def _plug(
 ) -> tuple[Interface, ...]:
     """Make the pair and configure both ends; give the bridge, the host's end and the container's as interfaces."""
     mac = settings.mac or (link.mac_for(result.ips[0].address.ip) if result.ips else "")
-    here = End(name=host_name(request), master=bridge.index, up=True)
+    here = End(name=veth.host_name(request), master=bridge.index, up=True)
     there = End(name=request.ifname, mac=mac, netns=namespace.fd)  # cannot be born up: it has no peer yet
     with namespace.entered(), Links() as inside:
-        try:
-            host.add_veth(here, there, mtu=settings.mtu)
-        except FileExistsError:
-            if inside.find(request.ifname) is not None:
-                raise CniFault(f"link {request.ifname} exists in {request.netns} already") from None
-            # An ADD of this very attachment that was killed left it: nobody else has this name.
-            _unplug(request)
-            host.add_veth(here, there, mtu=settings.mtu)
-        port = host.find(here.name)
-        container = inside.find(request.ifname)
-        if port is None or container is None:
-            raise CniFault(f"veth {here.name} vanished while it was set up: is another program removing links?")
+        port, container = veth.plug(request, host, inside, here, there, settings.mtu)
         host.set_port(
             port,
             hairpin=settings.hairpin,
             isolated=settings.isolated,
             alias=nft.owner(request.network, request.container_id, request.ifname),
         )
-        inside.set_flags(container.index, link.UP, link.UP)
         ipam.configure(inside, container, result)
     return (
         Interface(name=bridge.name, mac=bridge.mac, mtu=bridge.mtu),
         Interface(name=port.name, mac=port.mac, mtu=port.mtu),
         Interface(name=container.name, mac=container.mac, mtu=container.mtu, sandbox=request.netns),
     )
-
-
-def _unplug(request: Request) -> None:
-    """Remove the pair: by the host's end, or by the container's when another plugin made it."""
-    with Links() as host:
-        found = host.find(host_name(request))
-        if found is not None:
-            host.delete(found)
-            return
-    if not request.netns:
-        return
-    with (
-        contextlib.suppress(netns.Gone),
-        netns.Namespace(request.netns) as namespace,
-        namespace.entered(),
-        Links() as inside,
-    ):
-        container = inside.find(request.ifname)
-        if container is not None and container.kind == "veth":
-            inside.delete(container)
 
 
 def _release(request: Request) -> None:

@@ -55,14 +55,19 @@ def with_gateways(result: Result, *, compute: bool, default_route: bool) -> Resu
 
 def configure(links: Links, found: Link, result: Result) -> None:
     """Give the interface, already up, its addresses and routes; the caller is in its namespace."""
-    if any(ip.address.version == 6 for ip in result.ips):
-        for name in ("all", "default", found.name):
-            if netns.read_setting(f"ipv6/conf/{name}/disable_ipv6") == "1":
-                netns.write_setting(f"ipv6/conf/{name}/disable_ipv6", "0")
+    enable_ipv6(found, result)
     for ip in result.ips:
         links.add_address(found.index, ip.address)
     for route in result.routes:
         links.add_route(found.index, with_gateway(route, result.ips))
+
+
+def enable_ipv6(found: Link, result: Result) -> None:
+    """Turn IPv6 on where it is off and an address needs it; the caller is in the interface's namespace."""
+    if any(ip.address.version == 6 for ip in result.ips):
+        for name in ("all", "default", found.name):
+            if netns.read_setting(f"ipv6/conf/{name}/disable_ipv6") == "1":
+                netns.write_setting(f"ipv6/conf/{name}/disable_ipv6", "0")
 
 
 def with_gateway(route: Route, ips: Sequence[IPConfig]) -> Route:
