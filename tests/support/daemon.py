@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -51,7 +52,7 @@ class Endpoint:
 
     def start(self) -> None:
         """Start it and wait until it answers Version."""
-        self.process.start(lambda: os.path.exists(self.address) and self.cri.ready())
+        self.process.start(lambda: _accepts(self.address) and self.cri.ready())
 
     def load(self, images: Mapping[str, TestImage]) -> None:
         """Put images into its store, without a registry."""
@@ -275,6 +276,12 @@ def without_hybrid(runtime: str) -> list[str]:
 def _major(containerd: str) -> int:
     output = subprocess.run([containerd, "--version"], capture_output=True, text=True, check=True).stdout
     return int(output.split()[2].lstrip("v").partition(".")[0])
+
+
+def _accepts(path: str) -> bool:
+    """Say whether somebody listens; a gRPC channel that tries too early waits a second before it tries again."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def _pids() -> list[int]:
