@@ -75,7 +75,7 @@ def test_who_a_container_runs_as(wherryd: Wherryd, pods: PodMaker) -> None:
     user = cri.status(container).user.linux
     assert (user.uid, user.gid) == (1000, 2000)
     assert set(user.supplemental_groups) >= {2000, 3000, 4000}
-    assert cri.execute(container, "/bin/id").stdout.decode().startswith("uid=1000 gid=2000 groups=")
+    assert cri.execute(container, "/bin/id").stdout.decode().startswith("uid=1000(app) gid=2000 groups=")
     info = cri.info(container)
     assert info["runtimeSpec"]["process"]["user"]["uid"] == 1000
     assert info["sandboxID"] == pod
