@@ -162,6 +162,10 @@ class Connection:
         state = self._streams.get(stream_id)
         return state is not None and state.halves[state.mine] is Half.OPEN
 
+    def knows(self, stream_id: int) -> bool:
+        """Whether a stream is open in at least one direction."""
+        return stream_id in self._streams
+
     def send(self, event: Frame) -> bytes:
         """Give the bytes for an event; raise LocalError when it may not be sent now."""
         match event:
