@@ -24,23 +24,23 @@ AT_RECURSIVE = 0x8000
 AT_SYMLINK_NOFOLLOW = 0x100
 
 
-class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - the public names live in the package we avoid
+class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
     _type_ = "i"
 
 
-class _Long(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - as above
+class _Long(_ctypes._SimpleCData):  # type: ignore[type-arg]
     _type_ = "l"
 
 
-class _Text(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - as above
+class _Text(_ctypes._SimpleCData):  # type: ignore[type-arg]
     _type_ = "z"
 
 
-class _Pointer(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - as above
+class _Pointer(_ctypes._SimpleCData):  # type: ignore[type-arg]
     _type_ = "P"
 
 
-class _Char(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - as above
+class _Char(_ctypes._SimpleCData):  # type: ignore[type-arg]
     _type_ = "c"
 
 
@@ -73,7 +73,7 @@ def system_call(name: str, signature: str) -> Callable[..., int]:
     call = prototype("l" + signature)(_ctypes.dlsym(_HANDLE, "syscall"))
 
     def numbered(*arguments: Any) -> int:
-        return call(number, *arguments)  # type: ignore[no-any-return]
+        return call(number, *arguments)  # type: ignore[no-any-return] - ctypes gives no type to a variadic function
 
     return _checked(numbered, name)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.oci_node import oci, ours  # noqa: F401 - fixtures
+from tests.system.oci_node import oci, ours
 
 if TYPE_CHECKING:
     from tests.system.oci_node import Oci
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 
-def test_exec_shares_everything_with_the_container(oci: Oci) -> None:  # noqa: F811 - the fixture
+def test_exec_shares_everything_with_the_container(oci: Oci) -> None:
     name = oci.start("sleep", "100")
     kinds = ("pid", "net", "ipc", "uts", "mnt")
     script = f"for k in {' '.join(kinds)}; do readlink /proc/self/ns/$k; done; hostname; cat /proc/self/cgroup; id -u; pwd"
@@ -35,12 +35,12 @@ def test_exec_shares_everything_with_the_container(oci: Oci) -> None:  # noqa: F
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_exec_gives_the_exit_code(oci: Oci, code: int) -> None:  # noqa: F811
+def test_exec_gives_the_exit_code(oci: Oci, code: int) -> None:
     name = oci.start("sleep", "100")
     assert oci.call("exec", name, "sh", "-c", f"exit {code}").returncode == code
 
 
-def test_exec_overrides(oci: Oci) -> None:  # noqa: F811
+def test_exec_overrides(oci: Oci) -> None:
     name = oci.start("sleep", "100")
     found = oci.ok(
         "exec", "--user", "1000:2000", "--cwd", "/bin", "--env", "MORE=1", name, "/bin/sh", "-c", "id -u; id -g; pwd; env"
@@ -49,7 +49,7 @@ def test_exec_overrides(oci: Oci) -> None:  # noqa: F811
     assert "MORE=1" in found.splitlines()
 
 
-def test_exec_of_a_whole_process(oci: Oci) -> None:  # noqa: F811
+def test_exec_of_a_whole_process(oci: Oci) -> None:
     name = oci.start("sleep", "100")
     process = oci.config["process"] | {
         "args": ["sh", "-c", "grep -E 'NoNewPrivs|CapEff|Umask' /proc/self/status; ulimit -n"],
@@ -65,7 +65,7 @@ def test_exec_of_a_whole_process(oci: Oci) -> None:  # noqa: F811
     assert lines == ["Umask:", "0027", "CapEff:", f"{0:016x}", "NoNewPrivs:", "1", "77"]
 
 
-def test_exec_detached_with_a_pid_file(oci: Oci) -> None:  # noqa: F811
+def test_exec_detached_with_a_pid_file(oci: Oci) -> None:
     name = oci.start("sleep", "100")
     pid_file = oci.bundle / "exec.pid"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -76,7 +76,7 @@ def test_exec_detached_with_a_pid_file(oci: Oci) -> None:  # noqa: F811
     assert pid in json.loads(oci.ok("ps", "--format", "json", name))
 
 
-def test_exec_is_under_the_container_s_seccomp_profile(oci: Oci) -> None:  # noqa: F811
+def test_exec_is_under_the_container_s_seccomp_profile(oci: Oci) -> None:
     oci.config["linux"]["seccomp"] = {
         "defaultAction": "SCMP_ACT_ALLOW",
         "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"],
@@ -88,7 +88,7 @@ def test_exec_is_under_the_container_s_seccomp_profile(oci: Oci) -> None:  # noq
     assert "not supported" in done.stderr
 
 
-def test_exec_of_a_missing_program(oci: Oci) -> None:  # noqa: F811
+def test_exec_of_a_missing_program(oci: Oci) -> None:
     name = oci.start("sleep", "100")
     done = oci.call("exec", name, "nope")
     assert done.returncode != 0
@@ -97,14 +97,14 @@ def test_exec_of_a_missing_program(oci: Oci) -> None:  # noqa: F811
     assert len(json.loads(oci.ok("ps", "--format", "json", name))) == 1, "nothing may be left of a failed exec"
 
 
-def test_exec_needs_a_running_container(oci: Oci) -> None:  # noqa: F811
+def test_exec_needs_a_running_container(oci: Oci) -> None:
     name = oci.start("sleep", "100")
     oci.ok("kill", name, "KILL")
     oci.wait_status(name, "stopped")
     assert oci.call("exec", name, "true").returncode != 0
 
 
-def test_a_terminal_is_sent_over_the_console_socket(oci: Oci) -> None:  # noqa: F811
+def test_a_terminal_is_sent_over_the_console_socket(oci: Oci) -> None:
     oci.config["process"] |= {"terminal": True, "consoleSize": {"height": 33, "width": 77}}
     oci.write(
         "sh", "-c", "read line; tty; stty size; ls -l /dev/console; ps -o pid,tty,comm; echo got $line; test -t 0 && echo yes"
@@ -147,7 +147,7 @@ def read_all(master: int) -> str:
     return b"".join(parts).decode()
 
 
-def test_run_with_a_terminal_in_the_foreground(oci: Oci) -> None:  # noqa: F811
+def test_run_with_a_terminal_in_the_foreground(oci: Oci) -> None:
     oci.config["process"]["terminal"] = True
     oci.write("sh", "-c", "test -t 0 && test -t 1 && echo terminal; exit 4")
     command = [*oci.prefix, oci.program, "--root", str(oci.root), "run", oci.new_id()]
@@ -165,7 +165,7 @@ def test_run_with_a_terminal_in_the_foreground(oci: Oci) -> None:  # noqa: F811
     assert code == 4
 
 
-def test_a_terminal_without_a_devpts_is_refused(ours: Oci) -> None:  # noqa: F811
+def test_a_terminal_without_a_devpts_is_refused(ours: Oci) -> None:
     """CVE-2025-52565: the master comes from a devpts and nothing else."""
     ours.config["process"]["terminal"] = True
     ours.config["mounts"] = [mount for mount in ours.config["mounts"] if mount["type"] != "devpts"]

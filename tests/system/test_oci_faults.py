@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.wait import wait_for
-from tests.system.oci_node import ours  # noqa: F401 - a fixture
+from tests.system.oci_node import ours
 from tests.system.test_oci_root import bind
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def processes_of(name: str) -> list[int]:
 @pytest.mark.parametrize("user_namespace", [False, True])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
-def test_a_failing_step_is_undone(ours: Oci, step: str, when: str, user_namespace: bool) -> None:  # noqa: F811 - the fixture
+def test_a_failing_step_is_undone(ours: Oci, step: str, when: str, user_namespace: bool) -> None:
     prepare(ours, user_namespace=user_namespace)
     name, done = create(ours, step, when, "raise")
     assert done.returncode == 9, done.stdout
@@ -112,7 +112,7 @@ def test_a_failing_step_is_undone(ours: Oci, step: str, when: str, user_namespac
 @pytest.mark.parametrize("user_namespace", [False, True])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
-def test_a_killed_creator_leaves_what_delete_can_clean(ours: Oci, step: str, when: str, user_namespace: bool) -> None:  # noqa: F811
+def test_a_killed_creator_leaves_what_delete_can_clean(ours: Oci, step: str, when: str, user_namespace: bool) -> None:
     prepare(ours, user_namespace=user_namespace)
     name, done = create(ours, step, when, "kill")
     assert done.returncode == -signal.SIGKILL
@@ -126,7 +126,7 @@ def test_a_killed_creator_leaves_what_delete_can_clean(ours: Oci, step: str, whe
     assert not (ours.root / name).exists()
 
 
-def test_init_that_is_killed_fails_the_create(ours: Oci) -> None:  # noqa: F811
+def test_init_that_is_killed_fails_the_create(ours: Oci) -> None:
     hook = """pid=$(sed 's/.*"pid":\\([0-9]*\\).*/\\1/'); kill -9 $pid"""
     ours.config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", hook], "env": ["PATH=/bin:/usr/bin"]}]}
     ours.write("true")
@@ -146,21 +146,21 @@ def test_init_that_is_killed_fails_the_create(ours: Oci) -> None:  # noqa: F811
         ({"apparmorProfile": "wherry-none"}, "AppArmor"),
     ],
 )
-def test_what_the_kernel_refuses_is_named(ours: Oci, change: dict[str, Any], words: str) -> None:  # noqa: F811
+def test_what_the_kernel_refuses_is_named(ours: Oci, change: dict[str, Any], words: str) -> None:
     ours.config["process"] |= change
     done = ours.run("true")
     assert done.returncode != 0
     assert words in done.stderr
 
 
-def test_a_cgroup_limit_that_cannot_be_is_undone(ours: Oci) -> None:  # noqa: F811
+def test_a_cgroup_limit_that_cannot_be_is_undone(ours: Oci) -> None:
     ours.config["linux"]["resources"] = {"cpu": {"cpus": "4000-4001"}}
     done = ours.run("true")
     assert done.returncode != 0
     assert "cpuset" in done.stderr
 
 
-def test_a_state_file_that_is_damaged_can_be_removed(ours: Oci) -> None:  # noqa: F811
+def test_a_state_file_that_is_damaged_can_be_removed(ours: Oci) -> None:
     name = ours.start("sleep", "100")
     ours.ok("kill", name, "KILL")
     ours.wait_status(name, "stopped")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.system.oci_node import oci, ours  # noqa: F401 - fixtures
+from tests.system.oci_node import oci, ours
 
 if TYPE_CHECKING:
     from tests.system.oci_node import Oci
@@ -22,7 +22,7 @@ def hook(script: str, *args: str, **more: Any) -> dict[str, Any]:
     return {"path": "/bin/sh", "args": ["sh", "-c", script, "hook", *args], "env": ["PATH=/usr/bin:/bin", "GIVEN=yes"]} | more
 
 
-def test_every_kind_runs_once_in_order_with_the_state(oci: Oci) -> None:  # noqa: F811 - the fixture
+def test_every_kind_runs_once_in_order_with_the_state(oci: Oci) -> None:
     log = oci.bundle / "log"
     script = f'printf "%s " "$1" >> {log}; cat >> {log}; echo >> {log}'
     outside = {kind: [hook(script, kind)] for kind in KINDS if kind != "startContainer"}
@@ -41,7 +41,7 @@ def test_every_kind_runs_once_in_order_with_the_state(oci: Oci) -> None:  # noqa
         assert state["annotations"]["a"] == "b", kind
 
 
-def test_hooks_run_in_the_right_namespaces(oci: Oci) -> None:  # noqa: F811
+def test_hooks_run_in_the_right_namespaces(oci: Oci) -> None:
     log = oci.bundle / "log"
     oci.config["root"]["readonly"] = False
     outside = f"echo $(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/uts) >> {log}"
@@ -63,7 +63,7 @@ def test_hooks_run_in_the_right_namespaces(oci: Oci) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
-def test_a_failing_hook_undoes_the_create(oci: Oci, kind: str) -> None:  # noqa: F811
+def test_a_failing_hook_undoes_the_create(oci: Oci, kind: str) -> None:
     oci.config["hooks"] = {kind: [hook("echo reason of failure >&2; exit 7")]}
     oci.write("sleep", "100")
     name = oci.new_id()
@@ -75,26 +75,26 @@ def test_a_failing_hook_undoes_the_create(oci: Oci, kind: str) -> None:  # noqa:
     assert oci.call("state", name).returncode != 0
 
 
-def test_a_failing_start_hook_fails_the_start(oci: Oci) -> None:  # noqa: F811
+def test_a_failing_start_hook_fails_the_start(oci: Oci) -> None:
     oci.config["hooks"] = {"startContainer": [hook("exit 7")]}
     done = oci.run("echo", "never")
     assert done.returncode != 0
     assert "never" not in done.stdout
 
 
-def test_a_hook_that_takes_too_long_is_killed(oci: Oci) -> None:  # noqa: F811
+def test_a_hook_that_takes_too_long_is_killed(oci: Oci) -> None:
     oci.config["hooks"] = {"createRuntime": [hook("exec sleep 50", timeout=1)]}
     assert oci.run("true").returncode != 0
 
 
-def test_a_hook_that_cannot_be_run_is_named(oci: Oci) -> None:  # noqa: F811
+def test_a_hook_that_cannot_be_run_is_named(oci: Oci) -> None:
     oci.config["hooks"] = {"createRuntime": [{"path": "/no/such/hook"}]}
     done = oci.run("true")
     assert done.returncode != 0
     assert oci.runtime == "crun" or "/no/such/hook" in done.stderr
 
 
-def test_failing_late_hooks_change_nothing(ours: Oci) -> None:  # noqa: F811
+def test_failing_late_hooks_change_nothing(ours: Oci) -> None:
     mark = ours.bundle / "second"
     ours.config["hooks"] = {"poststart": [hook("exit 1")], "poststop": [hook("exit 1"), hook(f"touch {mark}")]}
     name = ours.start("sleep", "100")
@@ -105,7 +105,7 @@ def test_failing_late_hooks_change_nothing(ours: Oci) -> None:  # noqa: F811
     assert mark.exists()
 
 
-def test_the_runtime_s_hooks_see_the_container_s_root(ours: Oci) -> None:  # noqa: F811
+def test_the_runtime_s_hooks_see_the_container_s_root(ours: Oci) -> None:
     log = ours.bundle / "log"
     script = f"""pid=$(sed 's/.*"pid":\\([0-9]*\\).*/\\1/'); ls /proc/$pid/root{ours.rootfs}/proc/version > {log}"""
     ours.config["hooks"] = {"createRuntime": [hook(script)]}

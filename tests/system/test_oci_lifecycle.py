@@ -11,7 +11,7 @@ import pytest
 
 from runtime.kernel import pidfd
 from tests.support.wait import wait_for
-from tests.system.oci_node import oci, ours  # noqa: F401 - fixtures
+from tests.system.oci_node import oci, ours
 
 if TYPE_CHECKING:
     from tests.system.oci_node import Oci
@@ -27,19 +27,19 @@ pytestmark = pytest.mark.system
 
 
 @pytest.mark.parametrize("code", [0, 1, 42])
-def test_run_gives_the_exit_code(oci: Oci, code: int) -> None:  # noqa: F811 - the fixture
+def test_run_gives_the_exit_code(oci: Oci, code: int) -> None:
     done = oci.run("sh", "-c", f"echo out; echo err >&2; exit {code}")
     assert done.returncode == code
     assert done.stdout == "out\n"
     assert "err\n" in done.stderr
 
 
-def test_a_signal_gives_128_and_its_number(oci: Oci) -> None:  # noqa: F811
+def test_a_signal_gives_128_and_its_number(oci: Oci) -> None:
     done = oci.run("sh", "-c", "sh -c 'kill -TERM $$'; exit $?")
     assert done.returncode == 128 + signal.SIGTERM
 
 
-def test_the_life_of_a_container(oci: Oci) -> None:  # noqa: F811
+def test_the_life_of_a_container(oci: Oci) -> None:
     oci.config["annotations"] = {"org.example": "yes"}
     oci.write("sleep", "100")
     name = oci.new_id()
@@ -67,7 +67,7 @@ def test_the_life_of_a_container(oci: Oci) -> None:  # noqa: F811
     assert oci.call("state", name).returncode != 0
 
 
-def test_a_created_container_can_be_deleted(oci: Oci) -> None:  # noqa: F811
+def test_a_created_container_can_be_deleted(oci: Oci) -> None:
     oci.write("sleep", "100")
     name = oci.new_id()
     assert oci.call("create", name, stdout=-3, stderr=-3).returncode == 0
@@ -76,7 +76,7 @@ def test_a_created_container_can_be_deleted(oci: Oci) -> None:  # noqa: F811
     wait_for(lambda: stat(pid) in (None, "Z"), "init to end")
 
 
-def test_an_id_is_taken_once(oci: Oci) -> None:  # noqa: F811
+def test_an_id_is_taken_once(oci: Oci) -> None:
     name = oci.start("sleep", "100")
     done = oci.call("create", name)
     assert done.returncode != 0
@@ -84,28 +84,28 @@ def test_an_id_is_taken_once(oci: Oci) -> None:  # noqa: F811
     assert oci.state(name)["status"] == "running", "the first container must not be harmed"
 
 
-def test_a_container_starts_once(oci: Oci) -> None:  # noqa: F811
+def test_a_container_starts_once(oci: Oci) -> None:
     name = oci.start("sleep", "100")
     assert oci.call("start", name).returncode != 0
     assert oci.state(name)["status"] == "running"
 
 
 @pytest.mark.parametrize("command", ["state", "start", "kill", "delete", "ps"])
-def test_an_unknown_container_is_an_error(oci: Oci, command: str) -> None:  # noqa: F811
+def test_an_unknown_container_is_an_error(oci: Oci, command: str) -> None:
     done = oci.call(command, "nobody")
     assert done.returncode != 0
     assert "does not exist" in done.stderr or "no such" in done.stderr.lower() or "error" in done.stderr.lower()
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ""])
-def test_an_id_is_a_plain_name(ours: Oci, name: str) -> None:  # noqa: F811
+def test_an_id_is_a_plain_name(ours: Oci, name: str) -> None:
     ours.write("true")
     done = ours.call("create", name)
     assert done.returncode != 0
     assert not (ours.bundle / "up").exists()
 
 
-def test_pause_and_resume(oci: Oci) -> None:  # noqa: F811
+def test_pause_and_resume(oci: Oci) -> None:
     name = oci.start("sleep", "100")
     oci.ok("pause", name)
     assert oci.state(name)["status"] == "paused"
@@ -116,7 +116,7 @@ def test_pause_and_resume(oci: Oci) -> None:  # noqa: F811
     oci.ok("delete", "--force", name)
 
 
-def test_start_is_done_by_another_process_and_waits_for_exec(ours: Oci) -> None:  # noqa: F811
+def test_start_is_done_by_another_process_and_waits_for_exec(ours: Oci) -> None:
     ours.write("/bin/sleep", "100")
     name = ours.new_id()
     assert ours.call("create", name, stdout=-3, stderr=-3).returncode == 0
@@ -126,7 +126,7 @@ def test_start_is_done_by_another_process_and_waits_for_exec(ours: Oci) -> None:
     assert os.readlink(f"/proc/{pid}/exe").endswith("/bin/sleep")
 
 
-def test_a_pid_that_was_used_again_is_another_process(ours: Oci) -> None:  # noqa: F811
+def test_a_pid_that_was_used_again_is_another_process(ours: Oci) -> None:
     name = ours.start("sleep", "100")
     path = ours.root / name / "state.json"
     record = json.loads(path.read_text())

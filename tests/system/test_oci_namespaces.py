@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.oci_node import oci, ours  # noqa: F401 - fixtures
+from tests.system.oci_node import oci, ours
 from tests.system.test_oci_root import bind
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def links(script_output: str) -> dict[str, str]:
 SHOW = "for kind in pid net ipc uts mnt cgroup user; do echo $kind $(readlink /proc/self/ns/$kind); done"
 
 
-def test_new_namespaces_are_new_and_others_are_shared(oci: Oci) -> None:  # noqa: F811 - the fixture
+def test_new_namespaces_are_new_and_others_are_shared(oci: Oci) -> None:
     oci.config["linux"]["namespaces"] = [{"type": kind} for kind in ("pid", "mount", "uts", "cgroup")]
     found = links(oci.shell(SHOW))
     for kind in ("pid", "mnt", "uts", "cgroup"):
@@ -65,7 +65,7 @@ def holder() -> Iterator[int]:
     process.communicate()
 
 
-def test_namespaces_are_joined_by_path(oci: Oci, holder: int) -> None:  # noqa: F811
+def test_namespaces_are_joined_by_path(oci: Oci, holder: int) -> None:
     joined = ("network", "ipc", "uts", "pid")
     oci.config["linux"]["namespaces"] = [
         {"type": "mount"},
@@ -79,7 +79,7 @@ def test_namespaces_are_joined_by_path(oci: Oci, holder: int) -> None:  # noqa: 
     assert os.readlink("/proc/self/ns/pid") == os.readlink("/proc/self/ns/pid_for_children")
 
 
-def test_a_path_that_is_no_namespace_is_named(oci: Oci) -> None:  # noqa: F811
+def test_a_path_that_is_no_namespace_is_named(oci: Oci) -> None:
     oci.config["linux"]["namespaces"] = [{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/uts"}]
     del oci.config["hostname"]
     assert oci.run("true").returncode != 0
@@ -89,11 +89,11 @@ def test_a_path_that_is_no_namespace_is_named(oci: Oci) -> None:  # noqa: F811
     assert oci.runtime == "crun" or "/no/such/path" in done.stderr
 
 
-def test_the_loopback_of_a_new_network_is_up(oci: Oci) -> None:  # noqa: F811
+def test_the_loopback_of_a_new_network_is_up(oci: Oci) -> None:
     assert "127.0.0.1" in oci.shell("ip addr show lo 2>/dev/null || ifconfig lo")
 
 
-def test_kernel_parameters(oci: Oci) -> None:  # noqa: F811
+def test_kernel_parameters(oci: Oci) -> None:
     oci.config["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1", "kernel.shmmni": "1234", "net.ipv4.conf.lo.rp_filter": "2"}
     script = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmni /proc/sys/net/ipv4/conf/lo/rp_filter"
     assert oci.shell(script).split() == ["1", "1234", "2"]
@@ -102,7 +102,7 @@ def test_kernel_parameters(oci: Oci) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["kernel.panic", "vm.swappiness", "kernel.shmmni", "net.ipv4.ip_forward"])
-def test_parameters_of_the_host_are_refused(oci: Oci, name: str) -> None:  # noqa: F811
+def test_parameters_of_the_host_are_refused(oci: Oci, name: str) -> None:
     oci.config["linux"]["namespaces"] = [{"type": "mount"}, {"type": "pid"}, {"type": "uts"}]
     with open(f"/proc/sys/{name.replace('.', '/')}", encoding="ascii") as file:
         value = file.read().strip()
@@ -122,7 +122,7 @@ def in_user_namespace(node: Oci) -> None:
     node.config["root"]["readonly"] = False
 
 
-def test_a_user_namespace(oci: Oci) -> None:  # noqa: F811
+def test_a_user_namespace(oci: Oci) -> None:
     in_user_namespace(oci)
     (oci.bundle / "data").mkdir()
     oci.config["mounts"].append(bind(oci.bundle / "data", "/data"))
@@ -139,14 +139,14 @@ def test_a_user_namespace(oci: Oci) -> None:  # noqa: F811
     assert found[6] == "boat"
 
 
-def test_root_of_a_user_namespace_owns_what_it_makes(oci: Oci) -> None:  # noqa: F811
+def test_root_of_a_user_namespace_owns_what_it_makes(oci: Oci) -> None:
     in_user_namespace(oci)
     assert oci.shell("touch /made; stat -c %u:%g /made /dev /dev/pts").split() == ["0:0"] * 3
     status = os.stat(oci.rootfs / "made")
     assert (status.st_uid, status.st_gid) == (100000, 100000)
 
 
-def test_the_bundle_of_a_user_namespace_may_be_closed_to_it(ours: Oci) -> None:  # noqa: F811
+def test_the_bundle_of_a_user_namespace_may_be_closed_to_it(ours: Oci) -> None:
     """What the container needs of the host is opened as the caller, so no folder above must be open to the mapped root."""
     in_user_namespace(ours)
     ours.bundle.chmod(0o700)
@@ -156,7 +156,7 @@ def test_the_bundle_of_a_user_namespace_may_be_closed_to_it(ours: Oci) -> None: 
     assert ours.output("cat", "/data/file") == "reached"
 
 
-def test_exec_in_a_user_namespace(oci: Oci) -> None:  # noqa: F811
+def test_exec_in_a_user_namespace(oci: Oci) -> None:
     in_user_namespace(oci)
     name = oci.start("sleep", "100")
     found = oci.ok("exec", "--user", "7:8", name, "sh", "-c", "id -u; readlink /proc/self/ns/user")
@@ -165,7 +165,7 @@ def test_exec_in_a_user_namespace(oci: Oci) -> None:  # noqa: F811
     assert lines[1] != os.readlink("/proc/self/ns/user")
 
 
-def test_a_joined_user_namespace(ours: Oci) -> None:  # noqa: F811
+def test_a_joined_user_namespace(ours: Oci) -> None:
     in_user_namespace(ours)
     first = ours.start("sleep", "100")
     pid = ours.state(first)["pid"]
@@ -181,7 +181,7 @@ def test_a_joined_user_namespace(ours: Oci) -> None:  # noqa: F811
     assert found["uid"] == "0"
 
 
-def test_a_time_namespace(ours: Oci) -> None:  # noqa: F811
+def test_a_time_namespace(ours: Oci) -> None:
     ours.config["linux"]["namespaces"].append({"type": "time"})
     ours.config["linux"]["timeOffsets"] = {"boottime": {"secs": 1000000}}
     found = ours.shell("cut -d. -f1 /proc/uptime; readlink /proc/self/ns/time").split()

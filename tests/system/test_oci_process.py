@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.oci_node import oci, ours  # noqa: F401 - fixtures
+from tests.system.oci_node import oci, ours
 
 if TYPE_CHECKING:
     from tests.system.oci_node import Oci
@@ -20,7 +20,7 @@ def status(text: str) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
 
 
-def test_ids_groups_and_umask(oci: Oci) -> None:  # noqa: F811 - the fixture
+def test_ids_groups_and_umask(oci: Oci) -> None:
     oci.config["process"]["user"] = {"uid": 1000, "gid": 2000, "additionalGids": [3000, 4000], "umask": 0o077}
     found = status(oci.output("cat", "/proc/self/status"))
     assert found["Uid"].split() == ["1000"] * 4
@@ -29,7 +29,7 @@ def test_ids_groups_and_umask(oci: Oci) -> None:  # noqa: F811 - the fixture
     assert found["Umask"] == "0077"
 
 
-def test_root_gets_the_capabilities_of_the_document(oci: Oci) -> None:  # noqa: F811
+def test_root_gets_the_capabilities_of_the_document(oci: Oci) -> None:
     sets = {"bounding": ["CAP_KILL", "CAP_CHOWN"], "permitted": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_CHOWN"]}
     oci.config["process"]["capabilities"] = sets
     found = status(oci.output("cat", "/proc/self/status"))
@@ -40,7 +40,7 @@ def test_root_gets_the_capabilities_of_the_document(oci: Oci) -> None:  # noqa: 
     assert found["CapInh"] == f"{0:016x}"
 
 
-def test_ambient_capabilities_reach_another_user(oci: Oci) -> None:  # noqa: F811
+def test_ambient_capabilities_reach_another_user(oci: Oci) -> None:
     names = ["CAP_NET_BIND_SERVICE"]
     oci.config["process"]["user"] = {"uid": 1000, "gid": 1000}
     kinds = ("bounding", "permitted", "effective", "inheritable", "ambient")
@@ -50,7 +50,7 @@ def test_ambient_capabilities_reach_another_user(oci: Oci) -> None:  # noqa: F81
         assert found[kind] == f"{1 << 10:016x}", kind
 
 
-def test_no_capabilities_at_all(oci: Oci) -> None:  # noqa: F811
+def test_no_capabilities_at_all(oci: Oci) -> None:
     oci.config["process"]["capabilities"] = {}
     oci.config["process"]["user"] = {"uid": 5, "gid": 5}
     found = status(oci.output("cat", "/proc/self/status"))
@@ -59,12 +59,12 @@ def test_no_capabilities_at_all(oci: Oci) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_no_new_privileges(oci: Oci, wanted: bool) -> None:  # noqa: F811
+def test_no_new_privileges(oci: Oci, wanted: bool) -> None:
     oci.config["process"]["noNewPrivileges"] = wanted
     assert status(oci.output("cat", "/proc/self/status"))["NoNewPrivs"] == str(int(wanted))
 
 
-def test_limits(oci: Oci) -> None:  # noqa: F811
+def test_limits(oci: Oci) -> None:
     oci.config["process"]["rlimits"] = [
         {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
         {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
@@ -74,12 +74,12 @@ def test_limits(oci: Oci) -> None:  # noqa: F811
     assert next(line for line in lines if line.startswith("Max core")).split()[4:6] == ["0", "0"]
 
 
-def test_oom_score_adj(oci: Oci) -> None:  # noqa: F811
+def test_oom_score_adj(oci: Oci) -> None:
     oci.config["process"]["oomScoreAdj"] = 123
     assert oci.output("cat", "/proc/self/oom_score_adj").strip() == "123"
 
 
-def test_environment_home_and_working_directory(oci: Oci) -> None:  # noqa: F811
+def test_environment_home_and_working_directory(oci: Oci) -> None:
     (oci.rootfs / "etc").mkdir(exist_ok=True)
     (oci.rootfs / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n")
     (oci.rootfs / "srv/app").mkdir(parents=True)
@@ -89,7 +89,7 @@ def test_environment_home_and_working_directory(oci: Oci) -> None:  # noqa: F811
     assert {"ONE=1=1", "EMPTY=", "HOME=/home/ann"} <= set(found.splitlines())
 
 
-def test_a_missing_working_directory_is_made(oci: Oci) -> None:  # noqa: F811
+def test_a_missing_working_directory_is_made(oci: Oci) -> None:
     oci.config["root"]["readonly"] = False
     oci.config["process"]["cwd"] = "/new/folder"
     assert oci.output("pwd").strip() == "/new/folder"
@@ -103,7 +103,7 @@ def test_a_missing_working_directory_is_made(oci: Oci) -> None:  # noqa: F811
         (["/etc/plain"], ("permission denied",)),
     ],
 )
-def test_a_program_that_cannot_be_executed_fails_at_create(oci: Oci, args: list[str], words: tuple[str, ...]) -> None:  # noqa: F811
+def test_a_program_that_cannot_be_executed_fails_at_create(oci: Oci, args: list[str], words: tuple[str, ...]) -> None:
     (oci.rootfs / "etc").mkdir(exist_ok=True)
     (oci.rootfs / "etc/plain").write_text("#!/bin/sh\n")
     (oci.rootfs / "etc/plain").chmod(0o644)
@@ -116,7 +116,7 @@ def test_a_program_that_cannot_be_executed_fails_at_create(oci: Oci, args: list[
     assert oci.call("state", name).returncode != 0, "nothing may be left of a failed create"
 
 
-def test_a_wrong_format_fails_at_start(oci: Oci) -> None:  # noqa: F811
+def test_a_wrong_format_fails_at_start(oci: Oci) -> None:
     (oci.rootfs / "bin/junk").write_bytes(b"\x01\x02\x03\x04")
     (oci.rootfs / "bin/junk").chmod(0o755)
     done = oci.run("/bin/junk")
@@ -124,7 +124,7 @@ def test_a_wrong_format_fails_at_start(oci: Oci) -> None:  # noqa: F811
     assert "exec format error" in done.stderr.lower()
 
 
-def test_only_the_standard_streams_are_open(oci: Oci) -> None:  # noqa: F811
+def test_only_the_standard_streams_are_open(oci: Oci) -> None:
     leaked = os.open("/", os.O_RDONLY)
     try:
         os.set_inheritable(leaked, True)
@@ -135,7 +135,7 @@ def test_only_the_standard_streams_are_open(oci: Oci) -> None:  # noqa: F811
     assert len(found.splitlines()) <= 3 + 1  # the shell's own look at the directory
 
 
-def test_preserved_descriptors_reach_the_program(oci: Oci) -> None:  # noqa: F811
+def test_preserved_descriptors_reach_the_program(oci: Oci) -> None:
     reader, writer = os.pipe()
     oci.write("sh", "-c", "echo through >&3")
     saved = os.dup(3) if os.path.exists("/proc/self/fd/3") else -1
@@ -163,7 +163,7 @@ PROFILE = {
 
 @pytest.mark.parametrize("no_new_privileges", [True, False])
 @pytest.mark.parametrize("uid", [0, 1000])
-def test_a_seccomp_profile_holds(oci: Oci, no_new_privileges: bool, uid: int) -> None:  # noqa: F811
+def test_a_seccomp_profile_holds(oci: Oci, no_new_privileges: bool, uid: int) -> None:
     oci.config["linux"]["seccomp"] = PROFILE
     oci.config["process"] |= {"noNewPrivileges": no_new_privileges, "user": {"uid": uid, "gid": uid}}
     found = oci.shell("mkdir /dev/x 2>&1 || true; cat /proc/self/status")
@@ -171,7 +171,7 @@ def test_a_seccomp_profile_holds(oci: Oci, no_new_privileges: bool, uid: int) ->
     assert status(found.split("\n", 1)[1])["Seccomp"] == "2"
 
 
-def test_a_narrow_profile_needs_nothing_for_the_runtime(ours: Oci) -> None:  # noqa: F811
+def test_a_narrow_profile_needs_nothing_for_the_runtime(ours: Oci) -> None:
     """What runc needs allowed (futex, openat, …) is needed here by the program only: the filter is loaded last."""
     ours.config["linux"]["seccomp"] = {
         "defaultAction": "SCMP_ACT_ERRNO",
@@ -181,6 +181,6 @@ def test_a_narrow_profile_needs_nothing_for_the_runtime(ours: Oci) -> None:  # n
     assert ours.output("echo", "tight") == "tight\n"
 
 
-def test_stdio_belongs_to_the_user(oci: Oci) -> None:  # noqa: F811
+def test_stdio_belongs_to_the_user(oci: Oci) -> None:
     oci.config["process"]["user"] = {"uid": 1000, "gid": 1000}
     assert oci.shell("echo again > /dev/stdout") == "again\n"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.system.oci_node import OURS, oci, options_of, ours, propagation_of  # noqa: F401 - fixtures
+from tests.system.oci_node import OURS, oci, options_of, ours, propagation_of
 
 if TYPE_CHECKING:
     from tests.system.oci_node import Oci
@@ -20,11 +20,11 @@ def bind(source: os.PathLike[str] | str, destination: str, *options: str) -> dic
     return {"destination": destination, "type": "bind", "source": str(source), "options": ["rbind", *options]}
 
 
-def mounts(oci: Oci) -> str:  # noqa: F811 - not the fixture but what it gives
+def mounts(oci: Oci) -> str:
     return oci.output("cat", "/proc/self/mountinfo")
 
 
-def test_the_root_is_the_bundle_s_and_read_only_when_asked(oci: Oci) -> None:  # noqa: F811
+def test_the_root_is_the_bundle_s_and_read_only_when_asked(oci: Oci) -> None:
     (oci.rootfs / "mark").write_text("here")
     assert oci.shell("cat /mark; touch /new 2>&1 || true").startswith("here")
     assert not (oci.rootfs / "new").exists()
@@ -33,7 +33,7 @@ def test_the_root_is_the_bundle_s_and_read_only_when_asked(oci: Oci) -> None:  #
     assert (oci.rootfs / "new").read_text() == "written\n"
 
 
-def test_nothing_of_the_host_is_mounted(oci: Oci) -> None:  # noqa: F811
+def test_nothing_of_the_host_is_mounted(oci: Oci) -> None:
     found = {line.split(" ")[4] for line in mounts(oci).splitlines()}
     expected = {"/", "/proc", "/dev", "/dev/pts", "/sys"}
     assert found <= expected | {"/proc/kcore", "/dev/console"}, found - expected
@@ -48,14 +48,14 @@ def test_nothing_of_the_host_is_mounted(oci: Oci) -> None:  # noqa: F811
         (["ro", "relatime"], {"ro", "relatime"}),
     ],
 )
-def test_flags_of_bind_mounts(oci: Oci, options: list[str], expected: set[str]) -> None:  # noqa: F811
+def test_flags_of_bind_mounts(oci: Oci, options: list[str], expected: set[str]) -> None:
     (oci.bundle / "data").mkdir()
     oci.config["mounts"].append(bind(oci.bundle / "data", "/data", *options))
     (oci.rootfs / "data").mkdir()
     assert expected <= options_of(mounts(oci), "/data")
 
 
-def test_recursive_flags(oci: Oci) -> None:  # noqa: F811
+def test_recursive_flags(oci: Oci) -> None:
     if oci.runtime == "runc":
         pytest.skip("runc 1.1.5 knows no recursive flags")
     (oci.rootfs / "a").mkdir()
@@ -72,7 +72,7 @@ def test_recursive_flags(oci: Oci) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("kind", ["private", "rprivate", "shared", "slave", "rslave", "unbindable"])
-def test_propagation_of_bind_mounts(oci: Oci, kind: str) -> None:  # noqa: F811
+def test_propagation_of_bind_mounts(oci: Oci, kind: str) -> None:
     if oci.runtime == "crun":
         pytest.skip("crun makes the whole root private afterwards")
     (oci.bundle / "data").mkdir()
@@ -83,7 +83,7 @@ def test_propagation_of_bind_mounts(oci: Oci, kind: str) -> None:  # noqa: F811
     assert found in {"slave": ("slave", "private")}.get(expected, (expected,))  # what is no peer has no master
 
 
-def test_file_systems_and_their_data(oci: Oci) -> None:  # noqa: F811
+def test_file_systems_and_their_data(oci: Oci) -> None:
     oci.config["mounts"] += [
         {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m", "mode=1777", "nosuid"]},
         {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"},
@@ -96,28 +96,28 @@ def test_file_systems_and_their_data(oci: Oci) -> None:  # noqa: F811
     assert found.splitlines()[-1].split()[1] == "1024"
 
 
-def test_a_wrong_option_names_the_kernel_s_complaint(ours: Oci) -> None:  # noqa: F811
+def test_a_wrong_option_names_the_kernel_s_complaint(ours: Oci) -> None:
     ours.config["mounts"].append({"destination": "/dev/shm", "type": "tmpfs", "source": "x", "options": ["nonsense=1"]})
     done = ours.run("true")
     assert done.returncode != 0
     assert "nonsense" in done.stderr
 
 
-def test_a_missing_bind_source_is_named(oci: Oci) -> None:  # noqa: F811
+def test_a_missing_bind_source_is_named(oci: Oci) -> None:
     oci.config["mounts"].append(bind("/does/not/exist", "/x"))
     done = oci.run("true")
     assert done.returncode != 0
     assert "/does/not/exist" in done.stderr
 
 
-def test_destinations_are_made(oci: Oci) -> None:  # noqa: F811
+def test_destinations_are_made(oci: Oci) -> None:
     (oci.bundle / "file").write_text("content")
     oci.config["root"]["readonly"] = False
     oci.config["mounts"] += [bind(oci.bundle / "file", "/new/deep/file", "ro"), bind(oci.bundle, "/other/dir")]
     assert oci.output("cat", "/new/deep/file") == "content"
 
 
-def test_a_dangling_link_is_followed_inside_the_root(oci: Oci) -> None:  # noqa: F811
+def test_a_dangling_link_is_followed_inside_the_root(oci: Oci) -> None:
     if oci.runtime == "crun":
         pytest.skip("crun refuses what Debian images need: /etc/resolv.conf is such a link there")
     (oci.bundle / "resolv").write_text("nameserver")
@@ -127,7 +127,7 @@ def test_a_dangling_link_is_followed_inside_the_root(oci: Oci) -> None:  # noqa:
     assert oci.output("cat", "/run/net/resolv.conf") == "nameserver"
 
 
-def test_links_cannot_lead_a_mount_out_of_the_root(oci: Oci, tmp_path: Any) -> None:  # noqa: F811
+def test_links_cannot_lead_a_mount_out_of_the_root(oci: Oci, tmp_path: Any) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (oci.bundle / "data").mkdir()
@@ -140,7 +140,7 @@ def test_links_cannot_lead_a_mount_out_of_the_root(oci: Oci, tmp_path: Any) -> N
     assert list(outside.iterdir()) == []
 
 
-def test_proc_is_not_mounted_through_a_link(oci: Oci) -> None:  # noqa: F811
+def test_proc_is_not_mounted_through_a_link(oci: Oci) -> None:
     if oci.runtime == "crun":
         pytest.skip("crun 1.8 follows it")
     (oci.rootfs / "elsewhere").mkdir()
@@ -152,7 +152,7 @@ def test_proc_is_not_mounted_through_a_link(oci: Oci) -> None:  # noqa: F811
     assert done.returncode != 0
 
 
-def test_copy_up(ours: Oci) -> None:  # noqa: F811
+def test_copy_up(ours: Oci) -> None:
     folder = ours.rootfs / "seed"
     (folder / "sub").mkdir(parents=True)
     (folder / "sub/file").write_text("kept")
@@ -165,7 +165,7 @@ def test_copy_up(ours: Oci) -> None:  # noqa: F811
     assert not (folder / "new").exists()
 
 
-def test_devices_and_links(oci: Oci) -> None:  # noqa: F811
+def test_devices_and_links(oci: Oci) -> None:
     oci.config["linux"]["devices"] = [
         {"path": "/dev/own", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8},
         {"path": "/dev/sub/pipe", "type": "p", "fileMode": 0o600},
@@ -189,7 +189,7 @@ def test_devices_and_links(oci: Oci) -> None:  # noqa: F811
     assert lines[13] == "1"
 
 
-def test_masked_and_read_only_paths(oci: Oci) -> None:  # noqa: F811
+def test_masked_and_read_only_paths(oci: Oci) -> None:
     (oci.rootfs / "secret").mkdir()
     (oci.rootfs / "secret/key").write_text("key")
     (oci.rootfs / "hidden").write_text("hidden")
@@ -205,7 +205,7 @@ def test_masked_and_read_only_paths(oci: Oci) -> None:  # noqa: F811
     assert found.splitlines() == ["1:3", "1:3", "done"]
 
 
-def test_a_mask_of_proc_is_not_led_astray(ours: Oci) -> None:  # noqa: F811
+def test_a_mask_of_proc_is_not_led_astray(ours: Oci) -> None:
     """CVE-2019-16884 and its kin: something that looks like /proc but is not must fail, not go unmasked."""
     (ours.bundle / "fake").mkdir()
     (ours.bundle / "fake/kcore").write_text("fake")
@@ -216,7 +216,7 @@ def test_a_mask_of_proc_is_not_led_astray(ours: Oci) -> None:  # noqa: F811
     assert "procfs" in done.stderr
 
 
-def test_a_null_device_of_the_image_hides_nothing(ours: Oci) -> None:  # noqa: F811
+def test_a_null_device_of_the_image_hides_nothing(ours: Oci) -> None:
     """CVE-2025-31133: masks come from the host's null device, whatever the root calls /dev/null."""
     (ours.bundle / "dev").mkdir()
     (ours.bundle / "dev/null").write_text("leak")
@@ -231,7 +231,7 @@ def test_a_null_device_of_the_image_hides_nothing(ours: Oci) -> None:  # noqa: F
 
 
 @pytest.mark.parametrize("namespaced", [True, False])
-def test_the_container_sees_its_own_cgroup(oci: Oci, namespaced: bool) -> None:  # noqa: F811
+def test_the_container_sees_its_own_cgroup(oci: Oci, namespaced: bool) -> None:
     options = ["nosuid", "noexec", "nodev", "ro"]
     oci.config["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options})
     if namespaced:
@@ -246,19 +246,19 @@ def test_the_container_sees_its_own_cgroup(oci: Oci, namespaced: bool) -> None: 
         assert found[-1].endswith(":/")
 
 
-def test_no_pivot(oci: Oci) -> None:  # noqa: F811
+def test_no_pivot(oci: Oci) -> None:
     oci.write("sh", "-c", "ls /; test ! -e /work")
     assert "bin" in oci.ok("run", "--no-pivot", oci.new_id())
 
 
-def test_hostname_and_domainname(oci: Oci) -> None:  # noqa: F811
+def test_hostname_and_domainname(oci: Oci) -> None:
     if oci.ours:
         oci.config["domainname"] = "sea"
         assert oci.shell("hostname; cat /proc/sys/kernel/domainname") == "boat\nsea\n"
     assert oci.output("hostname") == "boat\n"
 
 
-def test_a_bind_of_a_socket_or_device_node(oci: Oci) -> None:  # noqa: F811
+def test_a_bind_of_a_socket_or_device_node(oci: Oci) -> None:
     (oci.rootfs / "node").touch()
     oci.config["mounts"].append(bind("/dev/zero", "/node"))
     assert stat.S_ISCHR(int(oci.shell("stat -c %f /node"), 16))

@@ -9,7 +9,7 @@ import pytest
 
 from runtime.kernel import pidfd
 from tests.support.wait import wait_for
-from tests.system.oci_node import ours  # noqa: F401 - a fixture
+from tests.system.oci_node import ours
 from tests.system.test_oci_root import bind
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def created(node: Oci) -> tuple[str, int]:
     return name, int(node.state(name)["pid"])
 
 
-def test_the_waiting_init_runs_from_a_sealed_image(ours: Oci) -> None:  # noqa: F811 - the fixture
+def test_the_waiting_init_runs_from_a_sealed_image(ours: Oci) -> None:
     """CVE-2019-5736: /proc/self/exe of what runs in the container is never a file of the host that can be written."""
     _, pid = created(ours)
     link = os.readlink(f"/proc/{pid}/exe")
@@ -37,7 +37,7 @@ def test_the_waiting_init_runs_from_a_sealed_image(ours: Oci) -> None:  # noqa: 
         os.close(os.open(f"/proc/{pid}/exe", os.O_RDWR))
 
 
-def test_a_program_that_executes_the_runtime_finds_nothing_to_write(ours: Oci) -> None:  # noqa: F811
+def test_a_program_that_executes_the_runtime_finds_nothing_to_write(ours: Oci) -> None:
     """CVE-2019-5736 again: a script whose interpreter is /proc/self/exe runs the runtime's own image."""
     (ours.rootfs / "bin/trap").write_text("#!/proc/self/exe\n")
     (ours.rootfs / "bin/trap").chmod(0o755)
@@ -47,7 +47,7 @@ def test_a_program_that_executes_the_runtime_finds_nothing_to_write(ours: Oci) -
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-def test_the_waiting_init_cannot_be_looked_into(ours: Oci) -> None:  # noqa: F811
+def test_the_waiting_init_cannot_be_looked_into(ours: Oci) -> None:
     """CVE-2016-9962: not dumpable, so its /proc files belong to the host's root, whatever its ids are."""
     ours.config["process"]["user"] = {"uid": 1000, "gid": 1000}
     _, pid = created(ours)
@@ -55,7 +55,7 @@ def test_the_waiting_init_cannot_be_looked_into(ours: Oci) -> None:  # noqa: F81
     assert os.stat(f"/proc/{pid}/environ").st_uid == 0
 
 
-def test_exec_cannot_be_looked_into_from_the_container(ours: Oci) -> None:  # noqa: F811
+def test_exec_cannot_be_looked_into_from_the_container(ours: Oci) -> None:
     """A container that watches /proc for the runtime's process finds neither its executable nor its descriptors."""
     ours.config["root"]["readonly"] = False
     script = (
@@ -69,7 +69,7 @@ def test_exec_cannot_be_looked_into_from_the_container(ours: Oci) -> None:  # no
     assert not any("python" in path or "memfd" in path for path in seen), seen
 
 
-def test_a_leaked_directory_is_no_way_out(ours: Oci) -> None:  # noqa: F811
+def test_a_leaked_directory_is_no_way_out(ours: Oci) -> None:
     """CVE-2024-21626: a working directory through a descriptor of the runtime."""
     leaked = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -83,7 +83,7 @@ def test_a_leaked_directory_is_no_way_out(ours: Oci) -> None:  # noqa: F811
         os.close(leaked)
 
 
-def test_only_what_init_needs_is_open_at_the_gate(ours: Oci) -> None:  # noqa: F811
+def test_only_what_init_needs_is_open_at_the_gate(ours: Oci) -> None:
     leaked = os.open("/etc", os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.set_inheritable(leaked, True)
@@ -99,7 +99,7 @@ def test_only_what_init_needs_is_open_at_the_gate(ours: Oci) -> None:  # noqa: F
     assert len(rest) <= 2
 
 
-def test_code_is_not_imported_from_the_container(ours: Oci) -> None:  # noqa: F811
+def test_code_is_not_imported_from_the_container(ours: Oci) -> None:
     """A container that puts Python files where the host has them is not asked for them."""
     paths = {os.path.dirname(os.__file__), os.path.dirname(os.path.dirname(pidfd.__file__)), os.getcwd()}
     ours.config["root"]["readonly"] = False
@@ -124,13 +124,13 @@ def test_code_is_not_imported_from_the_container(ours: Oci) -> None:  # noqa: F8
     assert not (ours.rootfs / "owned").exists()
 
 
-def test_inheritable_capabilities_are_those_asked_for(ours: Oci) -> None:  # noqa: F811
+def test_inheritable_capabilities_are_those_asked_for(ours: Oci) -> None:
     """CVE-2022-29162: no inheritable capability unless the document has it."""
     name = ours.start("sleep", "100")
     assert ours.ok("exec", name, "grep", "CapInh", "/proc/self/status").split()[1] == f"{0:016x}"
 
 
-def test_a_shared_directory_that_changes_under_a_mount(ours: Oci) -> None:  # noqa: F811
+def test_a_shared_directory_that_changes_under_a_mount(ours: Oci) -> None:
     """CVE-2021-30465: a directory of a shared volume becomes a link to / between two lookups; it stays inside the root."""
     volume = ours.bundle / "volume"
     (volume / "place").mkdir(parents=True)
@@ -163,7 +163,7 @@ def _exchange(one: os.PathLike[str], other: os.PathLike[str]) -> None:
     rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), 2)  # RENAME_EXCHANGE
 
 
-def test_a_container_cannot_outlive_its_cgroup(ours: Oci) -> None:  # noqa: F811
+def test_a_container_cannot_outlive_its_cgroup(ours: Oci) -> None:
     """A forking container is killed whole."""
     name = ours.start("sh", "-c", "while :; do sleep 100 & sleep 0.01; done")
     wait_for(lambda: len(ours.ok("ps", name).splitlines()) > 5, "the container to fork")
