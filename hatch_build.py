@@ -17,8 +17,8 @@ def generate(root: Path = ROOT) -> None:
 
     protoc derives a Python import path from the virtual path of a file, so proto/ is mapped to shim/gen.
     """
-    from grpc_tools import _protoc_compiler
     import grpc_tools
+    from grpc_tools import _protoc_compiler
 
     out = root / "shim" / "gen"
     for source in SERVICES:

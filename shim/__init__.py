@@ -1,0 +1,1 @@
+"""The CRI server: wherryd, its spawner and monitors, and the wherry command."""

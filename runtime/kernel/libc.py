@@ -24,23 +24,23 @@ AT_RECURSIVE = 0x8000
 AT_SYMLINK_NOFOLLOW = 0x100
 
 
-class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
+class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - the public names live in the package we avoid
     _type_ = "i"
 
 
-class _Long(_ctypes._SimpleCData):  # type: ignore[type-arg]
+class _Long(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - as above
     _type_ = "l"
 
 
-class _Text(_ctypes._SimpleCData):  # type: ignore[type-arg]
+class _Text(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - as above
     _type_ = "z"
 
 
-class _Pointer(_ctypes._SimpleCData):  # type: ignore[type-arg]
+class _Pointer(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - as above
     _type_ = "P"
 
 
-class _Char(_ctypes._SimpleCData):  # type: ignore[type-arg]
+class _Char(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - as above
     _type_ = "c"
 
 

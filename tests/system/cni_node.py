@@ -41,7 +41,7 @@ def in_child(function: Callable[[], T]) -> T:
         os.close(receiver)
         try:
             answer: tuple[bool, Any] = (True, function())
-        except BaseException as fault:
+        except BaseException as fault:  # noqa: BLE001 - everything goes to the parent
             answer = (False, (_portable(fault), getattr(fault, "__notes__", [])))
         with open(sender, "wb") as stream:
             stream.write(pickle.dumps(answer))

@@ -45,7 +45,7 @@ def _state(wherryd: Wherryd) -> dict[str, frozenset[str]]:
         kind = target.partition(":")[0] if not target.startswith("/") else target
         counts[kind] = counts.get(kind, 0) + 1
     things = dict(snapshot.take().things)
-    things["daemon's fd"] = frozenset(f"{kind} × {count}" for kind, count in counts.items())
+    things["daemon's fd"] = frozenset(f"{kind} × {count}" for kind, count in counts.items())  # noqa: RUF001 - times
     things["daemon's file"] = _files(wherryd.root, wherryd.state, wherryd.netns)
     things["helper"] = frozenset(str(pid) for pid in wherryd.helpers())
     return things

@@ -1,6 +1,6 @@
 """A node without a kernel: real stores and handlers, pretended monitors, images and jobs."""
 
-
+# ruff: noqa: ARG002 - the fakes have the signatures of what they stand for
 from __future__ import annotations
 
 import asyncio
