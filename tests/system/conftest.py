@@ -14,7 +14,7 @@ from tests.support.cri import PodMaker
 from tests.support.daemon import BUSYBOX, Containerd, Endpoint, Wherryd
 from tests.support.registry import Registry
 from tests.support.tools import MissingToolError, find_tool, in_ci
-from tests.system.oci_node import oci, ours
+from tests.system.oci_node import oci, ours  # noqa: F401 - fixtures of every test_oci file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,7 +131,7 @@ def _serve(request: pytest.FixtureRequest, daemon: D) -> Iterator[D]:
         daemon.load({BUSYBOX: images.busybox_image()})
         yield daemon
         daemon.stop()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the daemon's traces go first
         errors.append(f"{type(error).__name__}: {error}")
     finally:
         log = daemon.process.log_tail(200)

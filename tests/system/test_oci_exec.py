@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.oci_node import oci, ours
-
 if TYPE_CHECKING:
     from tests.system.oci_node import Oci
 

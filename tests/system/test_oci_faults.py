@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.wait import wait_for
-from tests.system.oci_node import ours
 from tests.system.test_oci_root import bind
 
 if TYPE_CHECKING:

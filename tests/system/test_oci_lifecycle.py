@@ -11,7 +11,6 @@ import pytest
 
 from runtime.kernel import pidfd
 from tests.support.wait import wait_for
-from tests.system.oci_node import oci, ours
 
 if TYPE_CHECKING:
     from tests.system.oci_node import Oci

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.oci_node import oci, ours
 from tests.system.test_oci_root import bind
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.system.oci_node import OURS, oci, options_of, ours, propagation_of
+from tests.system.oci_node import OURS, options_of, propagation_of
 
 if TYPE_CHECKING:
     from tests.system.oci_node import Oci

@@ -9,7 +9,6 @@ import pytest
 
 from runtime.kernel import pidfd
 from tests.support.wait import wait_for
-from tests.system.oci_node import ours
 from tests.system.test_oci_root import bind
 
 if TYPE_CHECKING:
