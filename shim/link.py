@@ -37,7 +37,7 @@ class Link:
         """Send or queue a message; `fds` now belong to the link. A link that is closed drops both."""
         fds = fds or []
         if not self.open:
-            _close_all(fds)
+            close_all(fds)
         elif self._queue or not self._try(message, fds):
             self._queue.append((message, fds))
             if len(self._queue) > QUEUE_LIMIT:
@@ -53,7 +53,7 @@ class Link:
             return False
         except OSError:
             self.close()
-        _close_all(fds)
+        close_all(fds)
         return True
 
     def _ready(self, events: int) -> None:
@@ -98,12 +98,13 @@ class Link:
         self._reactor.unwatch(self._sock.fileno())
         self._sock.close()
         for _message, fds in self._queue:
-            _close_all(fds)
+            close_all(fds)
         self._queue.clear()
         self.on_close()
 
 
-def _close_all(fds: list[int]) -> None:
+def close_all(fds: list[int]) -> None:
+    """Close descriptors and empty the list."""
     while fds:
         os.close(fds.pop())
 

@@ -13,6 +13,7 @@ from shim.errors import Unavailable, WherryError
 from shim.monitor.protocol import (
     EVENTS,
     VERSIONS,
+    AttachRequest,
     ContainerCreate,
     ExecRequest,
     ExecResult,
@@ -29,6 +30,7 @@ from shim.monitor.protocol import (
 from shim.wire_client import WireClient
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
 Event = Exited | Oom | LogLost
@@ -153,6 +155,30 @@ class MonitorClient:
             for fd in fds:
                 os.close(fd)
         return ExecResult(exit_code=int(reply["exit_code"]), stdout=out, stderr=err)
+
+    async def exec_stream(self, request: ExecRequest, stdio: Sequence[int]) -> tuple[str, int]:
+        """Run a command with `stdio` (still the caller's) as its 0, 1 and 2; give its name and -1.
+
+        With `terminal` in request.process and no descriptors it gets a terminal, and its master comes with the name.
+        Raises StartFailed.
+        """
+        try:
+            reply, fds = await self._link.request({"op": "exec_stream", **encode(request)}, stdio)
+        except WherryError as error:
+            raise _typed(error) from error
+        return str(reply["exec"]), fds[0] if fds else -1
+
+    async def exec_wait(self, name: str) -> int:
+        """Wait for the end of a command that `exec_stream` started; give its exit code."""
+        return int((await self._call("exec_wait", exec=name))["exit_code"])
+
+    async def exec_kill(self, name: str) -> None:
+        """Kill such a command with all its descendants."""
+        await self._call("exec_kill", exec=name)
+
+    async def attach(self, request: AttachRequest, pipes: Sequence[int]) -> None:
+        """Join pipes (the monitor's ends, still the caller's) to the streams of a container, as `request` lists them."""
+        await self._link.request({"op": "attach", **encode(request)}, pipes)
 
     async def reopen_log(self, container_id: str) -> None:
         """Go on in a new file at the log's path, after a rotation."""

@@ -12,7 +12,16 @@ from runtime.kernel import pidfd
 from shim.errors import AlreadyExists, FailedPrecondition, Internal, NotFound, WherryError
 from shim.monitor.console import ConsoleSocket
 from shim.monitor.oom import OomWatch
-from shim.monitor.protocol import ContainerCreate, Exited, ExitRecord, LogLost, MonitorContainer, Oom, StartFailed
+from shim.monitor.protocol import (
+    AttachRequest,
+    ContainerCreate,
+    Exited,
+    ExitRecord,
+    LogLost,
+    MonitorContainer,
+    Oom,
+    StartFailed,
+)
 from shim.monitor.stdio import Stdio
 from shim.reactor import READ, Expired, Future
 
@@ -80,7 +89,11 @@ class Container:
         request, around = self.request, self._around
         self._pid_namespace = has_own_pid_namespace(request.bundle)
         self.stdio = Stdio(
-            around.reactor, log_path=request.log_path, terminal=request.terminal, stdin=request.stdin and not request.terminal
+            around.reactor,
+            log_path=request.log_path,
+            terminal=request.terminal,
+            stdin=request.stdin,
+            stdin_once=request.stdin_once,
         )
         if self.stdio.log is not None:
             self.stdio.log.on_loss = self._log_lost
@@ -240,6 +253,17 @@ class Container:
             self._pidfd = -1
         if self.stdio is not None:
             self.stdio.close()
+
+    def attach(self, request: AttachRequest, fds: list[int]) -> None:
+        """Join a client's pipes to the container's streams; those taken are removed from `fds`."""
+        if self.stdio is None:
+            text = f"container {request.container_id} belonged to a monitor that died, and its streams with it"
+            raise FailedPrecondition(f"{text}; restart the container to attach to it")
+        if self.status not in ("created", "running"):
+            raise FailedPrecondition(f"container {request.container_id} is {self.status}, not running")
+        for name in ("stdin", "stdout", "stderr"):
+            if getattr(request, name) and fds:
+                self.stdio.attach(name, fds.pop(0))
 
     def reopen_log(self) -> None:
         """Go on in a new file at the log's path."""

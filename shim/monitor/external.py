@@ -96,14 +96,24 @@ class ExternalRuntime:
         if request.rootfs is not None:
             await process.call(self._reactor, "wherry-umount", lambda: overlay.unmount_rootfs(request.bundle))
 
-    async def exec(self, request: ExecRequest, bundle: str, stdio: tuple[int, int, int], group: str) -> int:
+    async def exec(
+        self,
+        request: ExecRequest,
+        bundle: str,
+        stdio: tuple[int, int, int],
+        group: str,
+        console: ConsoleSocket | None = None,
+    ) -> int:
         """See OciRuntime; no flag for a cgroup of one's own is common to all runtimes, so `group` only names files."""
         stem = f"{request.container_id}.{group}"
         process_file, pid_file = self._path(stem, "process"), self._path(stem, "pid")
         try:
             write_json(process_file, merged_process(bundle, request.process))
-            arguments = ["exec", "--detach", "--process", process_file, "--pid-file", pid_file, request.container_id]
-            await self._run(stem, arguments, stdio)
+            arguments = ["exec", "--detach", "--process", process_file, "--pid-file", pid_file]
+            if console is not None:
+                arguments += ["--console-socket", console.path]
+            keep = console.keep if console is not None else ()
+            await self._run(stem, [*arguments, request.container_id], stdio, keep)
             return _read_pid(pid_file)
         except Internal as error:
             raise failed_from_text(str(error)) from error

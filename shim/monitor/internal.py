@@ -93,7 +93,14 @@ class InternalRuntime:
         with contextlib.suppress(NotFound):
             await self._call("wherry-deleter", work)
 
-    async def exec(self, request: ExecRequest, bundle: str, stdio: tuple[int, int, int], group: str) -> int:
+    async def exec(
+        self,
+        request: ExecRequest,
+        bundle: str,
+        stdio: tuple[int, int, int],
+        group: str,
+        console: ConsoleSocket | None = None,
+    ) -> int:
         """See OciRuntime; the process gets a cgroup of its own below the container's, in one hierarchy."""
 
         def work() -> dict[str, Any]:
@@ -103,12 +110,13 @@ class InternalRuntime:
                 state_root=self._state_root,
                 process=parse_process(merged),
                 stdio=stdio,
+                console_socket=console.peer_fd if console is not None else None,
                 cgroup=self._make_group(group),
             )
             return {"pid": api.exec_process(order)}
 
         try:
-            made = await self._call("wherry-exec", work, stdio)
+            made = await self._call("wherry-exec", work, [*stdio, *(console.keep if console is not None else ())])
         except WherryError as error:
             self.end_exec(group)
             raise _as_start_failure(error) from error

@@ -16,9 +16,11 @@ A link is AF_UNIX SOCK_SEQPACKET (shim.wire). The client speaks first, and its f
     {seq, op: "resize", id, width, height}   {seq, ok: {}}
     {seq, op: "list"}                        {seq, ok: {containers: [MonitorContainer], namespaces: PodNamespaces | null}}
     {seq, op: "shutdown"}                    {seq, ok: {}}                      refused while a container exists
-    {seq, op: "attach", …}  reserved         descriptors for stdin, stdout, stderr come with the message
-    {seq, op: "exec_stream", …} reserved     the same; or one terminal
-    {seq, op: "close_stdin", id} reserved
+    {seq, op: "attach", …AttachRequest}      {seq, ok: {}}                      descriptors come with it, as it lists them
+    {seq, op: "exec_stream", …ExecRequest}   {seq, ok: {exec}}                  with stdin, stdout, stderr; or without, and the
+                                                                                reply brings the terminal's master
+    {seq, op: "exec_wait", id, exec}         {seq, ok: {exit_code}}
+    {seq, op: "exec_kill", id, exec}         {seq, ok: {}}                      the process with its descendants
                                              {event: "exited", …Exited}         to every client, after the record was written
                                              {event: "oom", …Oom}
                                              {event: "log_lost", …LogLost}
@@ -126,6 +128,20 @@ class ExecRequest:
     """The OCI process object; what it leaves out of cwd, env, user, capabilities … is taken from the container's own."""
     timeout_s: float = 0
     """0: as long as it takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachRequest:
+    """Somebody who wants to see what a container writes and to be what it reads.
+
+    Descriptors of pipes come with it, for each of stdin, stdout and stderr that is true, in this order. The output ends
+    with the container's own; closing the reading end detaches.
+    """
+
+    container_id: str
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,8 +41,18 @@ class OciRuntime(Protocol):
         """Kill what still runs and remove state, cgroup and mounts; one that does not exist is no error."""
         ...
 
-    async def exec(self, request: ExecRequest, bundle: str, stdio: tuple[int, int, int], group: str) -> int:
-        """Run one more process; give its pid. `group` names it, for a cgroup of its own where that is possible."""
+    async def exec(
+        self,
+        request: ExecRequest,
+        bundle: str,
+        stdio: tuple[int, int, int],
+        group: str,
+        console: ConsoleSocket | None = None,
+    ) -> int:
+        """Run one more process; give its pid. `group` names it, for a cgroup of its own where that is possible.
+
+        With `console` the process gets a terminal, whose master is sent there.
+        """
         ...
 
     async def kill_exec(self, container_id: str, pid: int, group: str) -> None:

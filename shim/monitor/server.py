@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from runtime.kernel.prctl import set_child_subreaper, set_dumpable
 from shim import process, wire
 from shim.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented, WherryError
-from shim.link import Link
+from shim.link import Link, close_all
 from shim.monitor import pod
 from shim.monitor.container import Container, Surroundings, check_new, still_lives
 from shim.monitor.execs import Execs
@@ -24,6 +24,7 @@ from shim.monitor.protocol import (
     EVENTS,
     VERSION,
     VERSIONS,
+    AttachRequest,
     ContainerCreate,
     ExecRequest,
     Exited,
@@ -34,6 +35,7 @@ from shim.monitor.protocol import (
     decode,
     encode,
 )
+from shim.monitor.sessions import ExecSessions
 from shim.monitor.trouble import TroubleLog
 from shim.reactor import READ, Cancelled, Reactor, Task
 
@@ -79,8 +81,15 @@ class Monitor:
             "exec_sync": self._exec_sync,
             "reopen_log": self._reopen_log,
             "resize": self._resize,
+            "exec_wait": lambda message: self.sessions.wait(message.get("exec")),
+            "exec_kill": lambda message: self.sessions.kill(message.get("exec")),
             "list": self._list,
             "shutdown": self._shutdown,
+        }
+        self.sessions = ExecSessions(self.reactor, scratch, self.trouble.write)
+        self.streaming: dict[str, Callable[[dict[str, Any], list[int], Session], Awaitable[Reply]]] = {
+            "attach": self._attach,
+            "exec_stream": self._exec_stream,
         }
         self._recover()
         listener.setblocking(False)
@@ -195,6 +204,17 @@ class Monitor:
     async def _exec_sync(self, message: dict[str, Any]) -> Reply:
         return await self._execs.run_sync(self._find(message), decode(ExecRequest, message))
 
+    async def _attach(self, message: dict[str, Any], fds: list[int], _session: Session) -> Reply:
+        self._find(message).attach(decode(AttachRequest, message), fds)
+        return {}
+
+    async def _exec_stream(self, message: dict[str, Any], fds: list[int], session: Session) -> Reply:
+        reply, master = await self.sessions.start(self._find(message), decode(ExecRequest, message), fds)
+        session.streams.append(reply["exec"])
+        if not session.link.open:
+            session.abandon()
+        return reply, master
+
     async def _reopen_log(self, message: dict[str, Any]) -> Reply:
         self._find(message).reopen_log()
         return {}
@@ -244,13 +264,15 @@ class Session:
     def __init__(self, monitor: Monitor, sock: socket.socket) -> None:
         self._monitor = monitor
         self.greeted = False
+        self.streams: list[str] = []
+        """Processes started by exec_stream over this link."""
         self._cancellable: dict[int, Task[None]] = {}
         self.link = Link(monitor.reactor, sock, self._received)
 
     def _received(self, message: dict[str, Any], fds: list[int]) -> None:
-        for fd in fds:  # no operation of this version takes descriptors
-            os.close(fd)
         seq, op = message.get("seq"), message.get("op")
+        if op not in self._monitor.streaming:  # nothing else takes descriptors
+            close_all(fds)
         if type(seq) is not int or not isinstance(op, str):
             self.link.close()
         elif not self.greeted:
@@ -260,7 +282,7 @@ class Session:
             if task is not None:
                 task.cancel()
         else:
-            task = self._monitor.reactor.spawn(self._serve(seq, op, message))
+            task = self._monitor.reactor.spawn(self._serve(seq, op, message, fds))
             if op == "exec_sync" and not task.done:
                 self._cancellable[seq] = task
 
@@ -275,11 +297,17 @@ class Session:
         self.greeted = True
         self.link.send({"seq": seq, "ok": {"version": common[0], "pod_id": self._monitor.pod_id, "pid": os.getpid()}})
 
-    async def _serve(self, seq: int, op: str, message: dict[str, Any]) -> None:
+    def _answer(self, op: str, message: dict[str, Any], given: list[int]) -> Awaitable[Reply]:
+        streaming = self._monitor.streaming.get(op)
+        if streaming is not None:
+            return streaming(message, given, self)
+        operation = self._monitor.operations.get(op)
+        return self._monitor.unknown(op) if operation is None else operation(message)
+
+    async def _serve(self, seq: int, op: str, message: dict[str, Any], given: list[int]) -> None:
         fds: list[int] = []
         try:
-            operation = self._monitor.operations.get(op)
-            answer = await (self._monitor.unknown(op) if operation is None else operation(message))
+            answer = await self._answer(op, message, given)
             value, fds = answer if isinstance(answer, tuple) else (answer, fds)
             reply = {"seq": seq, "ok": value}
         except Cancelled:
@@ -288,6 +316,8 @@ class Session:
             if not isinstance(error, WherryError):
                 self._monitor.trouble.write(f"{op}: {type(error).__name__}: {error}")
             reply = {"seq": seq, "error": wire.value_of(error)}
+        finally:
+            close_all(given)
         self._cancellable.pop(seq, None)
         self.link.send(reply, fds)
 
@@ -296,6 +326,9 @@ class Session:
         tasks, self._cancellable = list(self._cancellable.values()), {}
         for task in tasks:
             task.cancel()
+        streams, self.streams = self.streams, []
+        for name in streams:
+            self._monitor.sessions.abandon(name)
 
 
 def run_monitor(pod_id: str, state_dir: str, listener: socket.socket) -> NoReturn:

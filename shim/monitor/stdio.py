@@ -12,6 +12,7 @@ import termios
 import time
 from typing import TYPE_CHECKING
 
+from shim.monitor.attach import Fan, StdinPump
 from shim.monitor.logs import Clock, Framer, LogFile
 from shim.reactor import READ
 
@@ -30,13 +31,14 @@ _READS_A_TURN = 8
 class Stream:
     """The reading end of a container's stdout, stderr or terminal."""
 
-    __slots__ = ("_fd", "_reactor", "_sink", "on_end")
+    __slots__ = ("_fd", "_held", "_reactor", "_sink", "on_end")
 
     def __init__(self, reactor: Reactor, fd: int, sink: Callable[[bytes], None]) -> None:
         os.set_blocking(fd, False)
         self._reactor = reactor
         self._fd = fd
         self._sink = sink
+        self._held = False
         self.on_end: Callable[[], None] = _nothing
 
     @property
@@ -53,9 +55,19 @@ class Stream:
         """Begin to read."""
         self._reactor.watch(self._fd, READ, self._ready)
 
+    def hold(self, wanted: bool) -> None:
+        """Stop to read, which makes the writer wait, or go on."""
+        if wanted == self._held or self._fd < 0:
+            return
+        self._held = wanted
+        if wanted:
+            self._reactor.unwatch(self._fd)
+        else:
+            self.start()
+
     def _ready(self, _events: int) -> None:
         for _ in range(_READS_A_TURN):
-            if self._read_once() < READ_SIZE // 2:
+            if self._read_once() < READ_SIZE // 2 or self._held:
                 return
 
     def _read_once(self) -> int:
@@ -97,9 +109,14 @@ class Stream:
 class Stdio:
     """What a container's init gets as 0, 1 and 2, and where it goes from there."""
 
-    def __init__(self, reactor: Reactor, *, log_path: str, terminal: bool, stdin: bool) -> None:
+    def __init__(self, reactor: Reactor, *, log_path: str, terminal: bool, stdin: bool, stdin_once: bool = False) -> None:
         """Open the log and make the pipes; raises OSError, FailedPrecondition."""
         self._reactor = reactor
+        self._terminal = terminal
+        self._stdin = stdin
+        self._stdin_once = stdin_once
+        self._fans: dict[str, Fan] = {}
+        self._pump: StdinPump | None = None
         self._clock = Clock()
         self.log = LogFile(log_path) if log_path else None
         self._streams: list[tuple[Stream, Framer]] = []
@@ -108,13 +125,13 @@ class Stdio:
         self.stdin_fd = -1
         try:
             if not terminal:
-                self._make_pipes(stdin=stdin)
+                self._make_pipes()
         except BaseException:
             self.close()
             raise
 
-    def _make_pipes(self, *, stdin: bool) -> None:
-        if stdin:
+    def _make_pipes(self) -> None:
+        if self._stdin:
             reader, self.stdin_fd = os.pipe2(os.O_CLOEXEC)
             self._theirs.append(reader)
             os.set_blocking(self.stdin_fd, False)
@@ -133,9 +150,15 @@ class Stdio:
         def sink(chunk: bytes) -> None:
             if self.log is not None:
                 self.log.write(framer.feed(chunk, self._clock.stamp(time.time_ns())))
+            fan.feed(chunk)
+
+        def ended() -> None:
+            self._finish(framer)
+            fan.finish()
 
         stream = Stream(self._reactor, fd, sink)
-        stream.on_end = lambda: self._finish(framer)
+        fan = self._fans[name] = Fan(self._reactor, stream.hold)
+        stream.on_end = ended
         self._streams.append((stream, framer))
 
     def _finish(self, framer: Framer) -> None:
@@ -171,6 +194,28 @@ class Stdio:
         for stream, framer in self._streams:
             stream.drain()
             self._finish(framer)
+        for fan in self._fans.values():
+            fan.finish()
+
+    def attach(self, name: str, fd: int) -> None:
+        """Join the pipe `fd`, ours from now on, to "stdin", "stdout" or "stderr"; one that is not there ends at once."""
+        if name == "stdin" and self._open_stdin():
+            assert self._pump is not None  # made by the line above
+            self._pump.add(fd)
+        elif name in self._fans:
+            self._fans[name].add(fd)
+        else:
+            os.close(fd)
+
+    def _open_stdin(self) -> bool:
+        """Make the pump when there is something to write to."""
+        if self._pump is None and self._stdin:
+            if self._terminal and self.terminal_fd >= 0:
+                self._pump = StdinPump(self._reactor, os.dup(self.terminal_fd), close_at_end=False)
+            elif self.stdin_fd >= 0:
+                self._pump = StdinPump(self._reactor, self.stdin_fd, close_at_end=self._stdin_once)
+                self.stdin_fd = -1
+        return self._pump is not None
 
     def resize(self, width: int, height: int) -> None:
         """Set the terminal's size in columns and rows (tty_ioctl(4)); without a terminal it does nothing."""
@@ -182,6 +227,10 @@ class Stdio:
         self._close_theirs()
         for stream, _framer in self._streams:
             stream.close()
+        for fan in self._fans.values():
+            fan.close()
+        if self._pump is not None:
+            self._pump.close()
         if self.stdin_fd >= 0:
             os.close(self.stdin_fd)
             self.stdin_fd = -1

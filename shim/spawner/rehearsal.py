@@ -66,9 +66,16 @@ class Extras:
         """Kill it."""
         await self.kill(request.container_id, signal.SIGKILL, all_processes=True)
 
-    async def exec(self, request: ExecRequest, bundle: str, stdio: tuple[int, int, int], group: str) -> int:
+    async def exec(
+        self,
+        request: ExecRequest,
+        bundle: str,
+        stdio: tuple[int, int, int],
+        group: str,
+        console: ConsoleSocket | None = None,
+    ) -> int:
         """Fork something that writes a line and ends."""
-        del request, bundle, group
+        del request, bundle, group, console
         return self._fork(stdio, waits=False)
 
     async def kill_exec(self, container_id: str, pid: int, group: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -71,8 +72,8 @@ class Exchange:
     def switch(self, headers: Sequence[tuple[str, str]]) -> tuple[SocketLink, bytes]:
         """Answer 101; give the socket and the bytes that came with the request."""
         link = SocketLink(self._transport)
-        head = self._connection.send(h11.InformationalResponse(status_code=101, headers=[*headers], reason=b"Switching Protocols"))
-        link.write(head or b"")
+        answer = h11.InformationalResponse(status_code=101, headers=[*headers], reason=b"Switching Protocols")
+        link.write(self._connection.send(answer) or b"")
         self._transport.resume_reading()
         return link, self._connection.trailing_data[0]
 
@@ -151,10 +152,8 @@ class HttpProtocol(asyncio.Protocol):
             h11.Data(data=body),
             h11.EndOfMessage(),
         )
-        try:
+        with contextlib.suppress(h11.LocalProtocolError):  # the answer was begun already
             self._transport.write(b"".join(self._connection.send(event) or b"" for event in events))
-        except h11.LocalProtocolError:  # the answer was begun already
-            pass
         self._transport.close()
 
 
