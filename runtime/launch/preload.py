@@ -63,8 +63,17 @@ def _of_launch(plan: LaunchPlan) -> Iterator[str]:
         yield from ("select", "runtime.launch.hooks")
 
 
+class _Refusal:
+    """The only finder that is left: it says no."""
+
+    @staticmethod
+    def find_spec(name: str, _path: object = None, _target: object = None) -> None:
+        """Raise ImportError, whatever is looked for."""
+        raise ImportError(f"{name} would be imported from the container", name=name)
+
+
 def forbid_imports() -> None:
     """Make every import of a module that is not loaded yet fail, in this process and for good."""
-    sys.meta_path.clear()
+    sys.meta_path[:] = [_Refusal]
     sys.path_hooks.clear()
     sys.path.clear()

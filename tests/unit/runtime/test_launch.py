@@ -1,0 +1,263 @@
+"""The link between processes, the gate, the state, undoing, forking: what needs no privilege."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from runtime.errors import ExistsFault, NotFoundFault, ProtocolFault, RuntimeFault, StartFault, StateFault
+from runtime.kernel import pidfd
+from runtime.kernel.fork import fork, fork_into
+from runtime.kernel.spawn import spawn, wait
+from runtime.launch import gate, protocol
+from runtime.launch.preload import forbid_imports
+from runtime.launch.program import find_program
+from runtime.record import replace
+from runtime.spec.model import Hook, Hooks
+from runtime.state import CLOSED_GATE, GATE, ContainerState, container_dir, load, load_all, reserve, save
+from runtime.undo import Descriptors, Undo
+
+
+@pytest.fixture
+def links():
+    ours, theirs = protocol.make_links()
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def test_messages_keep_their_bytes(links):
+    ours, theirs = links
+    ours.send(protocol.CONFINED, b"\0\1\0")
+    assert theirs.receive(protocol.CONFINED) == (protocol.CONFINED, b"\0\1\0")
+
+
+def test_a_fault_comes_out_as_it_was(links):
+    ours, theirs = links
+    theirs.send_fault(StartFault("gone", errno=2, path="/bin/x", step="exec"))
+    with pytest.raises(StartFault) as caught:
+        ours.receive(protocol.READY)
+    assert (caught.value.errno, caught.value.path, caught.value.step) == (2, "/bin/x", "exec")
+
+
+def test_what_was_not_awaited_is_a_fault(links):
+    ours, theirs = links
+    theirs.send(protocol.READY)
+    with pytest.raises(ProtocolFault):
+        ours.receive(protocol.CHILD)
+
+
+def test_last_words_are_heard_although_something_was_unread(links):
+    ours, theirs = links
+    ours.send(protocol.GO)
+    theirs.send_fault(RuntimeFault("the reason"))
+    theirs.close()
+    with pytest.raises(RuntimeFault, match="the reason"):
+        ours.receive(protocol.CONFINE)
+
+
+def test_last_words_are_heard_when_speaking(links):
+    ours, theirs = links
+    theirs.send_fault(RuntimeFault("the reason"))
+    theirs.close()
+    with pytest.raises(RuntimeFault, match="the reason"):
+        ours.send(protocol.GO)
+
+
+def test_an_end_is_a_fault(links):
+    ours, theirs = links
+    theirs.close()
+    with pytest.raises(ProtocolFault, match="ended"):
+        ours.receive(protocol.READY)
+
+
+def test_the_gate_waits_through_looks_and_opens_once(tmp_path):
+    listener = gate.listen(str(tmp_path), CLOSED_GATE)
+    os.rename(tmp_path / CLOSED_GATE, tmp_path / GATE)
+    opened = []
+
+    def init():
+        link = gate.wait(listener)
+        opened.append(True)
+        listener.close()
+        link.close()
+
+    thread = threading.Thread(target=init)
+    thread.start()
+    assert gate.is_waiting(str(tmp_path))
+    assert not opened
+    gate.open_gate(str(tmp_path), "c")
+    thread.join(10)
+    assert opened
+    assert not gate.is_waiting(str(tmp_path))
+    with pytest.raises(StateFault):
+        gate.open_gate(str(tmp_path), "c")
+
+
+def test_the_gate_tells_why_not(tmp_path):
+    listener = gate.listen(str(tmp_path), GATE)
+
+    def init():
+        link = gate.wait(listener)
+        link.send_fault(StartFault("exec format error", errno=8))
+        link.close()
+        listener.close()
+
+    thread = threading.Thread(target=init)
+    thread.start()
+    with pytest.raises(StartFault, match="format"):
+        gate.open_gate(str(tmp_path), "c")
+    thread.join(10)
+
+
+def test_a_gate_with_a_long_name(tmp_path):
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    gate.listen(str(folder), GATE).close()
+    assert (folder / GATE).exists()
+
+
+STATE = ContainerState(
+    oci_version="1.2.0",
+    id="box",
+    bundle="/b",
+    rootfs="/b/r",
+    created="now",
+    annotations=(("a", "b"),),
+    namespaces=("pid",),
+    cgroup=(),
+    hooks=Hooks(poststop=(Hook(path="/h", args=("h",), env=("A=B",), timeout=3),)),
+)
+
+
+def test_the_state_is_kept(tmp_path):
+    root = str(tmp_path / "state")
+    reserve(root, "box")
+    save(root, STATE)
+    assert load(root, "box") == replace(STATE, status="stopped")
+    own = pidfd.stat(os.getpid())
+    assert own is not None
+    save(root, replace(STATE, pid=os.getpid(), start_time=own[1]))
+    assert load(root, "box").status == "running"
+    save(root, replace(STATE, pid=os.getpid(), start_time=own[1] + 1))
+    assert load(root, "box").status == "stopped", "another process has the number now"
+    assert [state.id for state in load_all(root)] == ["box"]
+
+
+def test_an_id_is_taken_once_and_unknown_ones_are_told(tmp_path):
+    reserve(str(tmp_path), "box")
+    with pytest.raises(ExistsFault):
+        reserve(str(tmp_path), "box")
+    with pytest.raises(NotFoundFault):
+        load(str(tmp_path), "other")
+    for name in ("", ".", "..", "a/b", "a b", "é"):
+        with pytest.raises(StateFault):
+            container_dir(str(tmp_path), name)
+
+
+def test_a_folder_without_a_record_is_a_stopped_container(tmp_path):
+    reserve(str(tmp_path), "box")
+    assert load(str(tmp_path), "box").status == "stopped"
+
+
+def test_every_step_is_undone_last_first():
+    done = []
+    undo = Undo()
+    undo.push("first", lambda: done.append(1))
+    undo.push("second", lambda: 1 / 0)
+    undo.push("third", lambda: done.append(3))
+    assert undo.run() == ["second: division by zero"]
+    assert done == [3, 1]
+    undo.push("kept", lambda: done.append(4))
+    undo.commit()
+    assert undo.run() == []
+    assert done == [3, 1]
+
+
+def test_descriptors_are_closed_together():
+    kept = Descriptors()
+    fd = kept.keep(os.open("/", os.O_PATH))
+    kept.keep(-1)
+    kept.close()
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(fd)
+
+
+def test_a_process_with_threads_does_not_fork():
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        for attempt in (fork, lambda: fork_into(-1)):
+            with pytest.raises(RuntimeError, match="2 threads"):
+                attempt()
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_spawn_gives_only_the_standard_streams(tmp_path):
+    out = os.open(tmp_path / "out", os.O_RDWR | os.O_CREAT)
+    leaked = os.open("/", os.O_RDONLY)
+    os.set_inheritable(leaked, True)
+    null = os.open("/dev/null", os.O_RDWR)
+    script = 'for fd in /proc/self/fd/*; do readlink $fd; done; echo $GIVEN; trap "" PIPE; kill -0 $$; exit 5'
+    pid = spawn(["/bin/sh", "-c", script], {"GIVEN": "yes", "PATH": "/bin:/usr/bin"}, (null, out, out))
+    assert wait(pid) == 5
+    text = (tmp_path / "out").read_text()
+    for fd in (out, leaked, null):
+        os.close(fd)
+    assert "yes" in text
+    assert "/\n" not in text
+
+
+def test_spawn_of_nothing(tmp_path):
+    out = os.open(tmp_path / "out", os.O_RDWR | os.O_CREAT)
+    pid = spawn(["/no/such/program"], {}, (out, out, out))
+    assert wait(pid) == 127
+    os.close(out)
+    assert "/no/such/program" in (tmp_path / "out").read_text()
+
+
+def test_no_module_is_found_once_imports_are_forbidden():
+    reader, writer = os.pipe()
+    pid = fork()
+    if pid == 0:
+        forbid_imports()
+        try:
+            import colorsys
+
+            os.write(writer, b"imported")
+        except ImportError:
+            os.write(writer, b"refused")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert os.read(reader, 100) == b"refused"
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("nope", 'exec: "nope": executable file not found in $PATH'),
+        ("/no/pe", 'exec: "/no/pe": stat /no/pe: no such file or directory'),
+        ("/", 'exec: "/": is a directory'),
+        ("/etc/passwd", 'exec: "/etc/passwd": permission denied'),
+    ],
+)
+def test_missing_programs_are_worded_as_users_know_it(name, text):
+    with pytest.raises(StartFault) as caught:
+        find_program(name, "/bin:/usr/bin")
+    assert caught.value.message == text
+
+
+def test_programs_are_found_on_the_path(tmp_path):
+    (tmp_path / "tool").write_text("")
+    assert find_program("sh", f"{tmp_path}:/bin") == "/bin/sh"
+    with pytest.raises(StartFault, match="permission denied"):
+        find_program("tool", str(tmp_path))
+    (tmp_path / "tool").chmod(0o755)
+    assert find_program("tool", f"/bin:{tmp_path}") == str(tmp_path / "tool")
