@@ -73,7 +73,7 @@ def system_call(name: str, signature: str) -> Callable[..., int]:
     call = prototype("l" + signature)(_ctypes.dlsym(_HANDLE, "syscall"))
 
     def numbered(*arguments: Any) -> int:
-        return call(number, *arguments)  # type: ignore[no-any-return] - ctypes gives no type to a variadic function
+        return call(number, *arguments)  # type: ignore[no-any-return]  # ctypes gives no type to a variadic function
 
     return _checked(numbered, name)
 

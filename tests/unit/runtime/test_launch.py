@@ -225,14 +225,14 @@ def test_no_module_is_found_once_imports_are_forbidden():
     reader, writer = os.pipe()
     pid = fork()
     if pid == 0:
-        forbid_imports()
         try:
-            import colorsys
-
+            forbid_imports()
+            __import__("colorsys")  # any module that is not loaded yet
             os.write(writer, b"imported")
         except ImportError:
             os.write(writer, b"refused")
-        os._exit(0)
+        finally:
+            os._exit(0)
     os.waitpid(pid, 0)
     assert os.read(reader, 100) == b"refused"
     os.close(reader)
