@@ -90,6 +90,16 @@ class CniConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamingConfig:
+    """Exec, attach and port-forward."""
+
+    address: str = setting("127.0.0.1", "address of the streaming server; kubelet and crictl reach it on the node itself")
+    port: int = setting(0, "its TCP port; 0: any free one")
+    token_lifetime: float = setting(60.0, "seconds within which a client must use the URL it was given, once")
+    idle_timeout: float = setting(14400.0, "seconds after which a connection on which nothing moves is closed; 0: never")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
     """Bounds on what a request may ask for."""
 
@@ -110,6 +120,7 @@ class Config:
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
     cni: CniConfig = dataclasses.field(default_factory=CniConfig)
     image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
+    streaming: StreamingConfig = dataclasses.field(default_factory=StreamingConfig)
     limits: LimitsConfig = dataclasses.field(default_factory=LimitsConfig)
 
     @property

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from shim import log as logs
+from shim.container.attach import start_attach
+from shim.container.exec import start_exec
 from shim.container.exits import on_event
 from shim.container.spec.detect import detect_host
 from shim.errors import FailedPrecondition, InvalidArgument, WherryError
@@ -28,15 +30,20 @@ from shim.pod.lost import pod_lost
 from shim.pod.monitors import Monitors
 from shim.pod.network import PodNetwork, parse_cidrs
 from shim.pod.node import Node
+from shim.pod.port_forward import connect
 from shim.pod.recover import read_boot_id, recover
 from shim.store import meta
 from shim.store.containers import ContainerStore
 from shim.store.database import Database
 from shim.store.pods import PodStore
+from shim.streaming.server import StreamingServer
 
 if TYPE_CHECKING:
     from shim.config import Config
+    from shim.container.attach import Attachment
+    from shim.container.exec import ExecProcess
     from shim.spawner.client import SpawnerClient
+    from shim.streaming.requests import AttachStream, ExecStream
 
 log = structlog.get_logger()
 
@@ -117,11 +124,32 @@ async def make_node(config: Config, spawner: SpawnerClient, stack: contextlib.As
         host=detect_host(),
         boot_id=read_boot_id(),
     )
+    node.streaming = StreamingServer(config.streaming, Streamed(node))
+    stack.push_async_callback(node.streaming.close)
     stack.callback(node.workers.shutdown, wait=False, cancel_futures=True)
     monitors.on_event = lambda pod_id, event: on_event(node, pod_id, event)
     monitors.on_lost = lambda pod_id: pod_lost(node, pod_id)
     await network.refresh()
     return node
+
+
+class Streamed:
+    """What the streaming server serves: the containers and pods of a node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def start_exec(self, request: ExecStream) -> ExecProcess:
+        """See shim.streaming.server.Backend."""
+        return await start_exec(self._node, request)
+
+    async def start_attach(self, request: AttachStream) -> Attachment:
+        """See shim.streaming.server.Backend."""
+        return await start_attach(self._node, request)
+
+    async def connect(self, pod_id: str, port: int) -> socket.socket:
+        """See shim.streaming.server.Backend."""
+        return await connect(self._node, pod_id, port)
 
 
 async def until_told(spawner: SpawnerClient) -> int:

@@ -16,6 +16,8 @@ from shim.errors import DeadlineExceeded, InvalidArgument, WherryError
 from shim.pod.capabilities import capabilities
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shim.config import Config
     from shim.store.pods import Pod
 
@@ -31,7 +33,14 @@ STATUS_SECONDS = 10.0
 class Jobs(Protocol):
     """The part of the spawner's client that is used here."""
 
-    async def job(self, kind: str, params: dict[str, Any], *, timeout: float | None) -> dict[str, Any]:  # noqa: ASYNC109 - the job is killed by it
+    async def job(
+        self,
+        kind: str,
+        params: dict[str, Any],
+        *,
+        fds: Sequence[int] = (),
+        timeout: float | None,  # noqa: ASYNC109 - the job is killed by it
+    ) -> dict[str, Any]:
         """Run a job to its end."""
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shim.store.containers import ContainerStore
     from shim.store.database import Database
     from shim.store.pods import PodStore
+    from shim.streaming.server import StreamingServer
 
     T = TypeVar("T")
 
@@ -46,6 +47,8 @@ class Node:
     flights: Flights = field(default_factory=Flights)
     exited: dict[str, asyncio.Event] = field(default_factory=dict)
     """Set when the container of that id has exited; made by whoever waits first."""
+    streaming: StreamingServer = field(init=False)
+    """Set by shim.daemon: it needs the node in turn."""
     workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "wherry-file"))
     """Threads for looking at host paths, which may lie on a dead file server."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from shim.container.attach import attach_url
 from shim.container.create import create_container
+from shim.container.exec import exec_url
 from shim.container.exec_sync import exec_sync
 from shim.container.remove import remove_container
 from shim.container.reopen_log import reopen_container_log
@@ -13,6 +15,7 @@ from shim.container.start import start_container
 from shim.container.status import get_container, image_of, list_containers, runtime_spec
 from shim.container.stop import stop_container
 from shim.gen.runtime.v1 import api_pb2
+from shim.pod.port_forward import port_forward
 from shim.pod.remove import remove_pod_sandbox
 from shim.pod.run import run_pod_sandbox
 from shim.pod.status import get_pod, list_pods
@@ -123,3 +126,15 @@ class RuntimeService:
         """Run a command in a container."""
         result = await exec_sync(self._node, request.container_id, request.cmd, request.timeout)
         return api_pb2.ExecSyncResponse(stdout=result.stdout, stderr=result.stderr, exit_code=result.exit_code)
+
+    async def exec(self, request: api_pb2.ExecRequest) -> api_pb2.ExecResponse:
+        """Prepare to run a command whose streams a client gets."""
+        return api_pb2.ExecResponse(url=await exec_url(self._node, request))
+
+    async def attach(self, request: api_pb2.AttachRequest) -> api_pb2.AttachResponse:
+        """Prepare to join a client with a container."""
+        return api_pb2.AttachResponse(url=await attach_url(self._node, request))
+
+    async def port_forward(self, request: api_pb2.PortForwardRequest) -> api_pb2.PortForwardResponse:
+        """Prepare to join a client with ports of a pod."""
+        return api_pb2.PortForwardResponse(url=await port_forward(self._node, request.pod_sandbox_id, request.port))

@@ -24,6 +24,7 @@ HEADER_LIMIT = 64 * 1024
 """Bytes of a request's head."""
 HEAD_SECONDS = 30.0
 """How long a client may take to send it."""
+NOT_FOUND = HTTPStatus.NOT_FOUND
 PROTOCOL_VERSION = "x-stream-protocol-version"
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
@@ -76,6 +77,10 @@ class Exchange:
         link.write(self._connection.send(answer) or b"")
         self._transport.resume_reading()
         return link, self._connection.trailing_data[0]
+
+    def abort(self) -> None:
+        """Close at once, whatever was said."""
+        self._transport.abort()
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -138,6 +143,9 @@ class HttpProtocol(asyncio.Protocol):
             await self._serve(Exchange(request, self._connection, self._transport))
         except Refusal as refusal:
             self._answer(refusal)
+        except asyncio.CancelledError:
+            self._transport.abort()
+            raise
 
     def _answer(self, refusal: Refusal) -> None:
         body = f"{refusal}\n".encode()

@@ -21,6 +21,11 @@ class FdReader:
         self._timer: asyncio.TimerHandle | None = None
         self._impatient = False
 
+    @property
+    def open(self) -> bool:
+        """Whether it was not closed."""
+        return self._fd >= 0
+
     async def read(self) -> bytes:
         """Give the next bytes; b"" at the end, when closed, and when patience (see `hurry`) is over."""
         while self._fd >= 0:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -140,7 +140,7 @@ async def _join(channels: Channels, process: Process) -> int | None:
                 log.error("streaming failed unexpectedly", exc_info=failed)
 
 
-async def _unless_gone(channels: Channels, tasks: Iterable[asyncio.Future[object]]) -> None:
+async def _unless_gone(channels: Channels, tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Wait for all tasks; raise ConnectionGone when the client goes first."""
     left = set(tasks)
     while left:

@@ -69,8 +69,8 @@ async def test_errors_become_statuses(client):
     trace.fail["setup"] = ZeroDivisionError("oops")
     code, details = await failure(runtime.RunPodSandbox(api_pb2.RunPodSandboxRequest(config=pod_config())))
     assert (code, details) == (grpc.StatusCode.INTERNAL, "unexpected ZeroDivisionError: oops")
-    code, details = await failure(runtime.Exec(api_pb2.ExecRequest()))
-    assert (code, "Exec" in details) == (grpc.StatusCode.UNIMPLEMENTED, True)
+    code, details = await failure(runtime.CheckpointContainer(api_pb2.CheckpointContainerRequest()))
+    assert (code, "CheckpointContainer" in details) == (grpc.StatusCode.UNIMPLEMENTED, True)
     with pytest.raises(grpc.aio.AioRpcError, match="GetContainerEvents is not served"):
         async for _ in runtime.GetContainerEvents(api_pb2.GetEventsRequest()):
             pass
