@@ -8,7 +8,7 @@ SYSTEM := $(VENV)/.system-packages
 # What a node needs, and what the demo shows with.
 RUN_PACKAGES := python3-venv libseccomp2 libnftables1 iproute2 busybox-static
 # The real peers, registries and tools that the tests judge against.
-TEST_PACKAGES := runc crun containerd containernetworking-plugins docker-registry skopeo umoci iptables procps
+TEST_PACKAGES := nftables runc crun containerd containernetworking-plugins docker-registry skopeo umoci iptables procps
 
 export DEBIAN_FRONTEND := noninteractive
 MISSING = $$(for package in $(1); do dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done)
