@@ -8,7 +8,7 @@ from runtime.errors import NotFoundFault, RuntimeFault, StateFault
 from runtime.kernel import pidfd
 from runtime.launch.creator import end_process, remove_folder
 from runtime.launch.gate import open_gate
-from runtime.state import GATE, ContainerState, alive, container_dir, load
+from runtime.state import GATE, ContainerState, alive, container_dir, load, read_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,11 +21,13 @@ _SIGKILL = 9
 
 def start_container(state_root: str, container_id: str) -> None:
     """Open the gate; raise StateFault for a container that is not `created`, and the fault that kept the program away."""
-    state = load(state_root, container_id)
-    if state.status != "created":
-        raise StateFault(f"cannot start container {container_id!r}: it is {state.status}, not created")
     folder = container_dir(state_root, container_id)
-    open_gate(folder, container_id)
+    state = read_record(folder, container_id)
+    try:
+        open_gate(folder, container_id)
+    except StateFault:
+        status = load(state_root, container_id).status
+        raise StateFault(f"cannot start container {container_id!r}: it is {status}, not created") from None
     try:  # noqa: SIM105 - contextlib costs an import
         os.unlink(os.path.join(folder, GATE))
     except FileNotFoundError:

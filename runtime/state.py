@@ -119,7 +119,8 @@ def read_file(path: str) -> bytes:
         os.close(fd)
 
 
-def _record(folder: str, container_id: str) -> ContainerState:
+def read_record(folder: str, container_id: str) -> ContainerState:
+    """Give what was saved, its status unknown; raise NotFoundFault or StateFault."""
     try:
         text = read_file(os.path.join(folder, STATE_FILE))
     except (FileNotFoundError, NotADirectoryError):
@@ -146,7 +147,7 @@ def _hook(value: dict[str, Any]) -> Hook:
 def load(state_root: str, container_id: str) -> ContainerState:
     """Give the container's record with its present status; raise NotFoundFault or StateFault."""
     folder = container_dir(state_root, container_id)
-    record = _record(folder, container_id)
+    record = read_record(folder, container_id)
     return replace(record, status=_status(folder, record))
 
 
