@@ -13,6 +13,7 @@ from runtime.kernel.path import PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs_type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from runtime.apply.idmap import IdMaps
     from runtime.apply.paths import RootPaths
     from runtime.plan.mounts import MountPlan
     from runtime.request import RootfsMount
@@ -49,12 +50,7 @@ def new_filesystem(fstype: str, source: str, data: tuple[str, ...], attributes: 
     try:
         if source:
             k.fsconfig_string(context, "source", source)
-        for option in data:
-            key, equals, value = option.partition("=")
-            if equals:
-                k.fsconfig_string(context, key, value)
-            else:
-                k.fsconfig_flag(context, key)
+        set_options(context, data)
         return k.fsmount(context, attributes)
     except OSError as error:
         said = k.messages(context)
@@ -65,8 +61,25 @@ def new_filesystem(fstype: str, source: str, data: tuple[str, ...], attributes: 
         os.close(context)
 
 
-def mount_overlay(request: RootfsMount) -> int:
-    """Give the detached overlay of a container's layers; `lowerdir+` (Linux 6.5) takes any number of them."""
+def set_options(context: int, options: tuple[str, ...]) -> None:
+    """Give a file system's context its options, "key" or "key=value"."""
+    for option in options:
+        key, equals, value = option.partition("=")
+        if equals:
+            k.fsconfig_string(context, key, value)
+        else:
+            k.fsconfig_flag(context, key)
+
+
+def mount_overlay(request: RootfsMount, id_maps: IdMaps | None = None) -> int:
+    """Give the detached overlay of a container's layers; `lowerdir+` (Linux 6.5) takes any number of them.
+
+    With `id_maps`, of a container with a user namespace, the layers are shown as the container's ids have them.
+    """
+    if id_maps is not None:
+        from runtime.apply.idoverlay import mount_mapped_overlay
+
+        return mount_mapped_overlay(request, id_maps)
     with Step("mount the root overlay"):
         attributes = 0 if request.upper else k.MOUNT_ATTR_RDONLY
         context = k.fsopen("overlay")
@@ -76,12 +89,7 @@ def mount_overlay(request: RootfsMount) -> int:
             if request.upper and request.work:
                 k.fsconfig_string(context, "upperdir", request.upper)
                 k.fsconfig_string(context, "workdir", request.work)
-            for option in request.options:
-                key, equals, value = option.partition("=")
-                if equals:
-                    k.fsconfig_string(context, key, value)
-                else:
-                    k.fsconfig_flag(context, key)
+            set_options(context, request.options)
             return k.fsmount(context, attributes)
         except OSError as error:
             said = k.messages(context)

@@ -23,6 +23,7 @@ from runtime.undo import Descriptors, Undo
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.apply.cgroup import Cgroup
+    from runtime.apply.idmap import IdMaps
     from runtime.launch.protocol import Link
     from runtime.request import CreateRequest
     from runtime.spec.model import Seccomp, Spec
@@ -157,15 +158,39 @@ def _open_sources(inherited: Inherited, descriptors: Descriptors) -> None:
     if plan.namespaces.user_path:
         with Step("open the user namespace", plan.namespaces.user_path):
             inherited.user_fd = descriptors.keep(os.open(plan.namespaces.user_path, os.O_RDONLY | os.O_CLOEXEC))
+    id_maps = _id_maps(inherited)
+    try:
+        _open_mounts(inherited, descriptors, id_maps)
+    finally:
+        if id_maps is not None:
+            id_maps.close()
+
+
+def _id_maps(inherited: Inherited) -> IdMaps | None:
+    """Give what id-mapped mounts need, when there are any: those of the document, and layers seen from a user namespace."""
+    plan = inherited.plan
+    layered = plan.request.rootfs is not None and plan.namespaces.in_user_namespace()
+    if not layered and not any(one.id_map for one in plan.mounts):
+        return None
+    from runtime.apply.idmap import IdMaps
+
+    return IdMaps(plan.namespaces, inherited.user_fd)
+
+
+def _open_mounts(inherited: Inherited, descriptors: Descriptors, id_maps: IdMaps | None) -> None:
+    plan = inherited.plan
     if plan.request.rootfs is not None:
-        inherited.root_mount = descriptors.keep(mount_overlay(plan.request.rootfs))
+        own = id_maps if plan.namespaces.in_user_namespace() else None
+        inherited.root_mount = descriptors.keep(mount_overlay(plan.request.rootfs, own))
     else:
         with Step("open the root file system", plan.rootfs):
             inherited.root_mount = descriptors.keep(k.open_tree(plan.rootfs, recursive=True))
             k.mount_setattr(inherited.root_mount, k.Attributes(propagation=k.MS_PRIVATE), recursive=True)
     for index, one in enumerate(plan.mounts):
         if one.kind == "bind":
-            inherited.sources[index] = descriptors.keep(clone_bind(one))
+            inherited.sources[index] = fd = descriptors.keep(clone_bind(one))
+            if one.id_map is not None and id_maps is not None:
+                id_maps.apply(fd, one.id_map, one.source)
     if plan.namespaces.in_user_namespace():
         from runtime.apply.devices import clone_nodes
 

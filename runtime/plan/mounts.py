@@ -6,11 +6,12 @@ import os
 
 from runtime.errors import SpecFault
 from runtime.kernel import mount as k
-from runtime.record import Record
+from runtime.plan.idmaps import IdMapPlan, is_id_map_word, plan_id_map
+from runtime.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime.spec.model import IdMapping, Mount, Spec
+    from runtime.spec.model import Mount, Spec
 
 _SET = {
     "ro": (k.MOUNT_ATTR_RDONLY, 0),
@@ -57,7 +58,18 @@ _SUPERBLOCK = (
     "loud",
 )
 _IGNORED = ("defaults", "", "auto", "noauto", "user", "nouser", "_netdev", "nofail", "loud", "silent", "noiversion", "async")
-KERNEL_OPTIONS = (*_SET, *("r" + word for word in _SET), *_PROPAGATION, *_SUPERBLOCK, "bind", "rbind", "remount", "tmpcopyup")
+KERNEL_OPTIONS = (
+    *_SET,
+    *("r" + word for word in _SET),
+    *_PROPAGATION,
+    *_SUPERBLOCK,
+    "bind",
+    "rbind",
+    "remount",
+    "tmpcopyup",
+    "idmap",
+    "ridmap",
+)
 """Every option word that is not handed to the file system; `features` prints them."""
 
 PSEUDO = ("proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "ramfs")
@@ -94,8 +106,7 @@ class MountPlan(Record):
     copy_up: bool = False
     follow_source: bool = True
     follow_destination: bool = True
-    uid_mappings: tuple[IdMapping, ...] = ()
-    gid_mappings: tuple[IdMapping, ...] = ()
+    id_map: IdMapPlan | None = None
 
     def late_read_only(self) -> bool:
         """Tell whether the mount turns read-only only after the runtime filled it: /dev, and copies of what lay below."""
@@ -106,13 +117,12 @@ class MountPlan(Record):
 class _Gather:
     """What the option words of one mount add up to."""
 
-    __slots__ = ("bind", "copy_up", "data", "deep", "deep_propagation", "flags", "idmap", "propagation", "recursive", "words")
+    __slots__ = ("bind", "copy_up", "data", "deep", "deep_propagation", "flags", "propagation", "recursive", "words")
 
     def __init__(self) -> None:
         self.bind = False
         self.recursive = False
         self.copy_up = False
-        self.idmap = ""
         self.flags = [0, 0]
         self.deep = [0, 0]
         self.propagation = 0
@@ -141,11 +151,9 @@ def _gather(options: tuple[str, ...]) -> _Gather:
             found.recursive = found.recursive or word == "rbind"
         elif word == "tmpcopyup":
             found.copy_up = True
-        elif word in ("idmap", "ridmap"):
-            found.idmap = word
         elif word in ("remount", "copy-symlink", "src-nofollow", "dest-nofollow"):
             found.words.add(word)
-        elif word not in _IGNORED:
+        elif word not in _IGNORED and not is_id_map_word(word):
             found.data.append(word)
     return found
 
@@ -163,8 +171,6 @@ def plan_mount(mount: Mount, bundle: str, pointer: str) -> MountPlan:
         raise SpecFault("a mount that is no bind needs a type", pointer=f"{pointer}/type")
     if found.copy_up and mount.type != "tmpfs":
         raise SpecFault("tmpcopyup is for tmpfs only", pointer=f"{pointer}/options")
-    if mount.uid_mappings or mount.gid_mappings or found.idmap:
-        raise SpecFault("id-mapped mounts are not supported yet", pointer=pointer)
     default_propagation = k.MS_PRIVATE if kind == "bind" else 0
     return MountPlan(
         destination=os.path.normpath("/" + mount.destination.lstrip("/")),
@@ -180,8 +186,6 @@ def plan_mount(mount: Mount, bundle: str, pointer: str) -> MountPlan:
         copy_up=found.copy_up,
         follow_source="src-nofollow" not in found.words and "copy-symlink" not in found.words,
         follow_destination="dest-nofollow" not in found.words,
-        uid_mappings=mount.uid_mappings,
-        gid_mappings=mount.gid_mappings,
     )
 
 
@@ -205,10 +209,20 @@ def _data(kind: str, fstype: str, found: _Gather) -> tuple[str, ...]:
 
 def plan_mounts(spec: Spec, bundle: str) -> tuple[MountPlan, ...]:
     """Decide every mount of the document, in its order."""
-    plans = tuple(plan_mount(mount, bundle, f"/mounts/{at}") for at, mount in enumerate(spec.mounts))
+    plans = tuple(_plan_with_ids(mount, spec, bundle, f"/mounts/{at}") for at, mount in enumerate(spec.mounts))
     for at, one in enumerate(plans):
         _check_over_proc(one, f"/mounts/{at}/destination")
     return plans
+
+
+def _plan_with_ids(mount: Mount, spec: Spec, bundle: str, pointer: str) -> MountPlan:
+    plan = plan_mount(mount, bundle, pointer)
+    id_map = plan_id_map(mount, spec.linux, pointer)
+    if id_map is None:
+        return plan
+    if plan.kind != "bind":
+        raise SpecFault("id-mapped mounts are only supported for bind mounts", pointer=pointer)
+    return replace(plan, id_map=id_map)
 
 
 _OVER_PROC = (

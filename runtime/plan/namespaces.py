@@ -61,8 +61,8 @@ def plan_namespaces(linux: Linux) -> NamespacePlan:
         new_flags=sum(FLAGS[kind] for kind in new),
         paths=tuple(paths),
         user_path=user_path,
-        uid_map=_map(linux.uid_mappings) if "user" in new else "",
-        gid_map=_map(linux.gid_mappings) if "user" in new else "",
+        uid_map=map_text(linux.uid_mappings) if "user" in new else "",
+        gid_map=map_text(linux.gid_mappings) if "user" in new else "",
         time_offsets=_offsets(linux.time_offsets),
     )
 
@@ -74,7 +74,8 @@ def _check_mappings(linux: Linux, new: list[str]) -> None:
         raise SpecFault("a new user namespace needs uid and gid mappings", pointer="/linux/uidMappings")
 
 
-def _map(mappings: tuple[IdMapping, ...]) -> str:
+def map_text(mappings: tuple[IdMapping, ...]) -> str:
+    """Give mappings as a uid_map or gid_map file takes them."""
     return "".join(f"{one.container_id} {one.host_id} {one.size}\n" for one in mappings)
 
 
