@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import socket
-import sys
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from runtime.kernel.fork import threads
 from shim import process, wire
 from shim.errors import Unimplemented
 from shim.spawner import forks
@@ -26,11 +24,6 @@ KINDS = {
 }
 """kind → "module:function". A function gets its parameters, descriptors it may close, and a way to report progress."""
 
-REUSABLE = frozenset({"cni"})
-"""Kinds whose process may do another job of the kind. Most of what a short job costs is the copying of pages that a fresh
-fork writes to first (14 of 20 ms of an ADD with a DEL, measured). A job that failed, forgot a descriptor, a child or a thread,
-or does not come back to its network namespace is its process's last one, and a job that is killed takes its process along."""
-
 
 def function_of(kind: str, kinds: dict[str, str]) -> Run:
     """Import the function of a kind of job; raise Unimplemented for an unknown kind, ImportError as it comes."""
@@ -44,8 +37,7 @@ def function_of(kind: str, kinds: dict[str, str]) -> Run:
 def run_job(message: dict[str, Any], fds: list[int], sock_fd: int, kinds: dict[str, str]) -> NoReturn:
     """Be a job, in a fresh child of the spawner: do the work, send the result or the error, end.
 
-    A process of a reusable kind says "again" with its result and waits for the next message. It dies with the spawner, and
-    leads a session and a process group of its own, by which it is killed.
+    The job dies with the spawner, and leads a session and a process group of its own, by which it is killed.
     """
     status = 1
     try:
@@ -55,39 +47,10 @@ def run_job(message: dict[str, Any], fds: list[int], sock_fd: int, kinds: dict[s
         forks.run_deferred()
         with socket.socket(fileno=os.dup(sock_fd)) as sock:
             os.close(sock_fd)
-            while _do(sock, message, fds, kinds):
-                message, fds = wire.recv(sock)
-        status = 0
-    except wire.PeerClosed:
+            params = dict(message.get("params") or {})
+            wire.send_outcome(
+                sock, lambda: function_of(kind, kinds)(params, fds, lambda data: wire.send(sock, {"progress": data}))
+            )
         status = 0
     finally:
         os._exit(status)
-
-
-def _do(sock: socket.socket, message: dict[str, Any], fds: list[int], kinds: dict[str, str]) -> bool:
-    """Do one job and tell its outcome; tell whether this process may do another one."""
-    kind, params = str(message.get("kind")), dict(message.get("params") or {})
-    before = _traces() if kind in REUSABLE else None
-    try:
-        done = function_of(kind, kinds)(params, fds, lambda data: wire.send(sock, {"progress": data}))
-        again = before is not None and not fds and not _has_children() and _traces() == before
-        sys.stderr.write(f'DBG {before} {_traces()} {_has_children()} {[(n, os.readlink("/proc/self/fd/"+n)) for n in os.listdir("/proc/self/fd") if os.path.lexists("/proc/self/fd/"+n)]}\n')
-        wire.send(sock, {"ok": done, "again": True} if again else {"ok": done})
-    except BaseException as error:  # noqa: BLE001 - it crosses as a value
-        wire.send(sock, {"error": wire.value_of(error)})
-        return False
-    return again
-
-
-def _traces() -> tuple[int, int, int]:
-    """Give what a job must leave as it was: the network namespace, the number of descriptors and of threads."""
-    return os.stat("/proc/self/ns/net").st_ino, len(os.listdir("/proc/self/fd")), threads()
-
-
-def _has_children() -> bool:
-    """Tell whether there are children, also ended ones nobody has waited for."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
