@@ -21,8 +21,17 @@ KINDS = {
     "unpack": "shim.image.unpack.job:run",
     "rmtree": "shim.image.unpack.remove:run",
     "sockets": "shim.pod.sockets_job:run",
+    "hostpaths": "shim.container.spec.look:run",
+    "volumes": "shim.container.volumes_job:run",
 }
 """kind → "module:function". A function gets its parameters, descriptors it may close, and a way to report progress."""
+
+REUSABLE = frozenset({"cni"})
+"""Kinds whose process may do another job of the kind. Most of what a short job costs is the copying of pages that a fresh
+fork writes to first. A job that failed, forgot a child or descriptors, or did not come back to its network namespace is its
+process's last one, and a job that is killed takes its process along."""
+MAX_DESCRIPTORS = 32
+"""Descriptors a process may have and still do another job."""
 
 
 def function_of(kind: str, kinds: dict[str, str]) -> Run:
@@ -37,7 +46,8 @@ def function_of(kind: str, kinds: dict[str, str]) -> Run:
 def run_job(message: dict[str, Any], fds: list[int], sock_fd: int, kinds: dict[str, str]) -> NoReturn:
     """Be a job, in a fresh child of the spawner: do the work, send the result or the error, end.
 
-    The job dies with the spawner, and leads a session and a process group of its own, by which it is killed.
+    A process of a reusable kind says "again" with its result and waits for the next message. It dies with the spawner, and
+    leads a session and a process group of its own, by which it is killed.
     """
     status = 1
     try:
@@ -47,10 +57,46 @@ def run_job(message: dict[str, Any], fds: list[int], sock_fd: int, kinds: dict[s
         forks.run_deferred()
         with socket.socket(fileno=os.dup(sock_fd)) as sock:
             os.close(sock_fd)
-            params = dict(message.get("params") or {})
-            wire.send_outcome(
-                sock, lambda: function_of(kind, kinds)(params, fds, lambda data: wire.send(sock, {"progress": data}))
-            )
+            while _do(sock, message, fds, kinds):
+                message, fds = wire.recv(sock)
+        status = 0
+    except wire.PeerClosed:
         status = 0
     finally:
         os._exit(status)
+
+
+def _do(sock: socket.socket, message: dict[str, Any], fds: list[int], kinds: dict[str, str]) -> bool:
+    """Do one job and tell its outcome; tell whether this process may do another one."""
+    kind, params = str(message.get("kind")), dict(message.get("params") or {})
+    home = _network() if kind in REUSABLE else 0
+    try:
+        done = function_of(kind, kinds)(params, fds, lambda data: wire.send(sock, {"progress": data}))
+        again = bool(home) and not fds and _is_clean(home)
+        wire.send(sock, {"ok": done, "again": True} if again else {"ok": done})
+    except BaseException as error:  # noqa: BLE001 - it crosses as a value
+        wire.send(sock, {"error": wire.value_of(error)})
+        return False
+    return again
+
+
+def _network() -> int:
+    """Give the number of the network namespace this process is in."""
+    return os.stat("/proc/self/ns/net").st_ino
+
+
+def _is_clean(home: int) -> bool:
+    """Tell whether the job came back to its network namespace and left no child and no heap of descriptors.
+
+    Sockets that are kept for the next job are few; a thread that waits for the kernel to end a deletion is no harm.
+    """
+    return _network() == home and not _has_children() and len(os.listdir("/proc/self/fd")) <= MAX_DESCRIPTORS
+
+
+def _has_children() -> bool:
+    """Tell whether there are children, also ended ones nobody has waited for."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True

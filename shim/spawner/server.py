@@ -38,10 +38,27 @@ if TYPE_CHECKING:
 STUCK_SECONDS = 10.0
 """How long a killed process is waited for; a longer one is stuck in the kernel (state D) and is named."""
 
+IDLE_SECONDS = 5.0
+"""How long a process whose kind allows it waits for another job."""
+IDLE_WORKERS = 2
+"""How many of them wait at most: as many as do CNI side by side on a small node."""
+
 WARM = ("runtime", "cni")
 """Packages of which everything is imported before the first fork: they import much where they use it."""
 _COLD = ("runtime.cli", "cni.main")
 """Parts of them that only commands need."""
+
+
+class Worker:
+    """A process that does jobs: one, or one after the other when their kind allows it."""
+
+    def __init__(self, pid: int, kind: str) -> None:
+        self.pid = pid
+        self.kind = kind
+        self.number = -1
+        """The job it does; -1 while it waits for one."""
+        self.link: Link
+        self.expiry: Timer | None = None
 
 
 class Job:
@@ -67,6 +84,7 @@ class Spawner:
         self._link = Link(self._reactor, sock, self._received)
         self._link.on_close = self._abandoned
         self._jobs: dict[int, Job] = {}
+        self._idle: list[Worker] = []
 
     def run(self) -> None:
         """Serve until wherryd goes away and the last job has ended."""
@@ -109,29 +127,64 @@ class Spawner:
         number, seq, timeout = message.get("job"), message.get("seq"), message.get("timeout")
         if type(number) is not int or number in self._jobs or type(seq) is not int:
             raise InvalidArgument("job needs a number of its own")
+        worker = self._take_idle(message, fds) or self._fork_worker(message, fds)
+        worker.number = number
+        job = self._jobs[number] = Job(worker.pid, seq)
+        if isinstance(timeout, int | float):
+            text = f"{message.get('kind')} did not end within {timeout:g} s and was killed"
+            job.deadline = self._reactor.at(timeout, lambda: self._kill(job, DeadlineExceeded(text)))
+
+    def _fork_worker(self, message: dict[str, Any], fds: list[int]) -> Worker:
         ours, theirs = wire.pair()
         with theirs:
             pid = process.fork()
             if pid == 0:
                 run_job(message, fds, theirs.fileno(), self._kinds)
-        job = self._jobs[number] = Job(pid, seq)
-        link = Link(self._reactor, ours, lambda said, extra: self._said(number, said, extra))
+        worker = Worker(pid, str(message.get("kind")))
+        worker.link = Link(self._reactor, ours, lambda said, extra: self._said(worker, said, extra))
         ended = self._reactor.children.expect(pid)
-        ended.on_done(lambda: self._leader_ended(number, link, ended.result()))
-        if isinstance(timeout, int | float):
-            text = f"{message.get('kind')} did not end within {timeout:g} s and was killed"
-            job.deadline = self._reactor.at(timeout, lambda: self._kill(job, DeadlineExceeded(text)))
+        ended.on_done(lambda: self._worker_ended(worker, ended.result()))
+        return worker
 
-    def _said(self, number: int, message: dict[str, Any], fds: list[int]) -> None:
+    def _take_idle(self, message: dict[str, Any], fds: list[int]) -> Worker | None:
+        """Give the job to a process that waits for one; None when there is none."""
+        worker = next((worker for worker in reversed(self._idle) if worker.kind == message.get("kind") and not fds), None)
+        if worker is None:
+            return None
+        self._idle.remove(worker)
+        assert worker.expiry is not None
+        worker.expiry.cancel()
+        worker.link.send(message)
+        return worker if worker.link.open else None  # it has died meanwhile; its end is told by its pid
+
+    def _dismiss(self, worker: Worker) -> None:
+        """End a process that waits: it ends by itself when nobody is at the other end any more."""
+        if worker in self._idle:
+            self._idle.remove(worker)
+        worker.link.close()
+
+    def _keep(self, worker: Worker) -> None:
+        worker.number = -1
+        self._idle.append(worker)
+        worker.expiry = self._reactor.at(IDLE_SECONDS, lambda: self._dismiss(worker))
+        if len(self._idle) > IDLE_WORKERS:
+            self._dismiss(self._idle[0])
+
+    def _said(self, worker: Worker, message: dict[str, Any], fds: list[int]) -> None:
         for fd in fds:
             os.close(fd)
-        job = self._jobs.get(number)
+        job = self._jobs.get(worker.number)
         if job is None:
             return
         if "progress" in message:
-            self._link.send({"event": "progress", "job": number, "data": message["progress"]})
+            self._link.send({"event": "progress", "job": worker.number, "data": message["progress"]})
         elif "ok" in message or "error" in message:
+            again = message.pop("again", False)
             job.reply = message
+            if again and job.error is None:
+                job.left.clear()
+                self._keep(worker)
+                self._finish_ended()
 
     def _kill(self, job: Job, why: WherryError) -> None:
         """Kill the job with all its descendants; its reply is sent when they are dead."""
@@ -146,10 +199,12 @@ class Spawner:
         job.left.clear()
         self._finish_ended()
 
-    def _leader_ended(self, number: int, link: Link, status: int) -> None:
-        link.drain()
-        link.close()
-        job = self._jobs[number]
+    def _worker_ended(self, worker: Worker, status: int) -> None:
+        worker.link.drain()
+        self._dismiss(worker)
+        job = self._jobs.get(worker.number)
+        if job is None:
+            return
         job.left |= kill_members(job.pid)  # children that a finished job forgot
         if job.left - {job.pid} and job.stuck is None:
             job.stuck = self._reactor.at(STUCK_SECONDS, lambda: self._stuck(job))
@@ -176,6 +231,8 @@ class Spawner:
 
     def _abandoned(self) -> None:
         """Wherryd is gone: end what only it wanted."""
+        for worker in list(self._idle):
+            self._dismiss(worker)
         for job in list(self._jobs.values()):
             self._kill(job, Internal("wherryd is gone"))
         self._finish_ended()

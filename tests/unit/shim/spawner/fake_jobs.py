@@ -73,3 +73,13 @@ def leave_child(_params: dict[str, Any], _fds: list[int], _report: Report) -> di
         while True:
             signal.pause()
     return {"child": pid}
+
+
+def any_of(params: dict[str, Any], fds: list[int], report: Report) -> dict[str, Any]:
+    """Be the job that params["do"] names, for a kind that is reusable."""
+    if params["do"] == "leak":
+        for _ in range(params["count"]):
+            os.pipe()
+        return {"pid": os.getpid()}
+    result: dict[str, Any] = globals()[params["do"]](params, fds, report)
+    return {"pid": os.getpid(), **result}
