@@ -18,13 +18,14 @@ def copy_up(paths: RootPaths, destination: str, tmpfs_fd: int) -> None:
         return
     target = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tmpfs_fd)
     try:
-        _copy_folder(source, target)
+        copy_folder(source, target)
     finally:
         os.close(source)
         os.close(target)
 
 
-def _copy_folder(source: int, target: int) -> None:
+def copy_folder(source: int, target: int) -> None:
+    """Copy what is in the directory `source` into the empty directory `target`, both descriptors; raise OSError."""
     _copy_meta(source, target)
     for name in os.listdir(source):
         status = os.stat(name, dir_fd=source, follow_symlinks=False)
@@ -33,7 +34,7 @@ def _copy_folder(source: int, target: int) -> None:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             below, above = os.open(name, flags, dir_fd=source), os.open(name, flags, dir_fd=target)
             try:
-                _copy_folder(below, above)
+                copy_folder(below, above)
             finally:
                 os.close(below)
                 os.close(above)
