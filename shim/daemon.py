@@ -126,7 +126,7 @@ async def make_node(config: Config, spawner: SpawnerClient, stack: contextlib.As
     )
     node.streaming = StreamingServer(config.streaming, Streamed(node))
     stack.push_async_callback(node.streaming.close)
-    stack.callback(node.workers.shutdown, wait=False, cancel_futures=True)
+    stack.callback(node.workers.close)
     monitors.on_event = lambda pod_id, event: on_event(node, pod_id, event)
     monitors.on_lost = lambda pod_id: pod_lost(node, pod_id)
     await network.refresh()

@@ -5,24 +5,30 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from shim.container.spec import look
 from shim.container.spec.build import build
-from shim.container.spec.inputs import HandlerFeatures, SpecInputs, SpecSettings
+from shim.container.spec.inputs import SpecInputs, SpecSettings
 from shim.container.spec.layers import LayeredRootfs
-from shim.container.spec.sources import gather_sources
+from shim.container.spec.sources import sources_of, wanted
 from shim.container.spec.users import resolve_user
 from shim.errors import FailedPrecondition, InvalidArgument
 from shim.gen.runtime.v1 import api_pb2
 from shim.monitor.protocol import ContainerCreate, RootfsMount
 from shim.pod.cgroup import default_parent
+from shim.pod.features import handler_features
 from shim.pod.files import pod_files, write_file
 from shim.pod.namespaces import options
+from shim.pod.rollback import settled
 from shim.store.containers import State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from shim.container.spec.host import HostSources
     from shim.container.spec.inputs import ResolvedUser
     from shim.gen.runtime.v1.api_pb2 import ContainerConfig
     from shim.image.record import ImageRecord, RootfsSpec
@@ -34,37 +40,69 @@ log = structlog.get_logger()
 
 HOST_PATH_SECONDS = 20.0
 """Time the file systems of the mounted host paths have to answer."""
+WRITE_SECONDS = 60.0
+"""Time the node's own disk has to take the bundle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleOrder:
+    """What a bundle is made of: `layers` are the image's, topmost first; `volumes` host directories by container path."""
+
+    pod: Pod
+    container: Container
+    image: ImageRecord
+    layers: tuple[str, ...]
+    volumes: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """What was written."""
+    """What is to be written: config.json, and directories on the host that mounts and the log need."""
 
     config_json: bytes
     user: ResolvedUser
+    directories: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-async def prepare_bundle(node: Node, pod: Pod, container: Container, image: ImageRecord) -> Bundle:
-    """Look at the host, resolve the user, build config.json and write the bundle; raise what those steps raise."""
-    target = _target_pid_path(node, pod, container.config)
-    layers = node.images.layer_paths(image.id)
-    bundle = await node.in_thread(
-        lambda: _prepare(node, pod, container, image, (layers, target)),
-        HOST_PATH_SECONDS,
-        f"looking at the host paths of container {container.name}",
+async def prepare_bundle(node: Node, order: BundleOrder) -> Bundle:
+    """Look at the host, resolve the user, build config.json and write the bundle; raise what those steps raise.
+
+    Everything is looked at first and written last, in a section that is waited for even when the caller is cancelled:
+    nothing is made after the call has been undone.
+    """
+    what = f"looking at the host paths of container {order.container.name}"
+    target = _target_pid_path(node, order.pod, order.container.config)
+    look_at = wanted(order.container.config)
+    bundle = await node.in_thread(lambda: _build_here(node, order, target, look_at), HOST_PATH_SECONDS, what)
+    remote = bundle is None
+    if bundle is None:
+        found = await node.in_job("hostpaths", {"action": "look", **look_at}, HOST_PATH_SECONDS, what)
+        bundle = await node.in_thread(lambda: _build(node, order, target, sources_of(found)), HOST_PATH_SECONDS, what)
+    if remote:
+        what = f"making the directories that container {order.container.name} mounts"
+        params = {"action": "make", "directories": list(bundle.directories)}
+        await node.in_job("hostpaths", params, HOST_PATH_SECONDS, what)
+    await settled(
+        node.in_thread(lambda: _write(node, order, bundle, [] if remote else bundle.directories), WRITE_SECONDS, what)
     )
     for note in bundle.notes:
-        log.info("container is limited by this host", container=container.id, note=note)
+        log.info("container is limited by this host", container=order.container.id, note=note)
     return bundle
 
 
-def _prepare(node: Node, pod: Pod, container: Container, image: ImageRecord, extra: tuple[tuple[str, ...], str]) -> Bundle:
-    layers, target = extra
+def _build_here(node: Node, order: BundleOrder, target: str, look_at: dict[str, Any]) -> Bundle | None:
+    """Build it with what this thread can see; None where a path may lie on a file system that hangs."""
+    if (look_at["mounts"] or look_at["devices"] or look_at["seccomp"]) and look.may_hang():
+        return None
+    return _build(node, order, target, sources_of(look.look(look_at)))
+
+
+def _build(node: Node, order: BundleOrder, target: str, sources: HostSources) -> Bundle:
+    """Give the bundle, from local files only; writes nothing."""
+    pod, container, image = order.pod, order.container, order.image
     config = container.config
-    sources = gather_sources(config)
-    user = resolve_user(LayeredRootfs(layers), config.linux.security_context, image.config.user)
-    handler = node.config.runtime.handler(pod.meta.handler)
+    user = resolve_user(LayeredRootfs(order.layers), config.linux.security_context, image.config.user)
     shm = "/dev/shm" if options(pod.config).ipc == api_pb2.NODE else pod.status.namespaces.get("shm", "")  # noqa: S108 - the node's
     built = build(
         SpecInputs(
@@ -80,31 +118,31 @@ def _prepare(node: Node, pod: Pod, container: Container, image: ImageRecord, ext
             pod_namespaces={kind: path for kind, path in pod.status.namespaces.items() if kind != "shm"},
             pod_files=pod_files(node.pod_dir(pod.id), shm),
             target_pid_path=target,
-            features=HandlerFeatures(
-                recursive_read_only_mounts=handler is not None and handler.recursive_read_only_mounts,
-                user_namespaces=handler is not None and handler.user_namespaces,
-            ),
+            image_volumes=order.volumes,
+            features=handler_features(node.config.runtime.handler(pod.meta.handler), node.host),
             settings=spec_settings(node, pod),
         )
     )
-    for directory in sources.ensure_dirs:
-        os.makedirs(directory, 0o755, exist_ok=True)
-    if container.meta.log_path:
-        os.makedirs(os.path.dirname(container.meta.log_path), 0o755, exist_ok=True)
-    text = json.dumps(built.config, separators=(",", ":")).encode()
-    _write(node.container_dir(container.id), text)
-    return Bundle(config_json=text, user=user, notes=built.notes)
+    log_directory = [os.path.dirname(container.meta.log_path)] if container.meta.log_path else []
+    return Bundle(
+        config_json=json.dumps(built.config, separators=(",", ":")).encode(),
+        user=user,
+        directories=(*sources.ensure_dirs, *log_directory),
+        notes=built.notes,
+    )
+
+
+def _write(node: Node, order: BundleOrder, bundle: Bundle, directories: Iterable[str]) -> None:
+    look.make(list(directories))
+    directory = node.container_dir(order.container.id)
+    os.makedirs(f"{directory}/rootfs", 0o711, exist_ok=True)
+    write_file(f"{directory}/config.json", bundle.config_json, 0o600)
 
 
 def spec_settings(node: Node, pod: Pod) -> SpecSettings:
     """Give the daemon's settings for the specs of one pod."""
     cgroup = node.config.cgroup
     return SpecSettings(systemd_cgroup=cgroup.driver == "systemd", cgroup_parent=default_parent(cgroup, pod.meta.cgroup))
-
-
-def _write(directory: str, config_json: bytes) -> None:
-    os.makedirs(f"{directory}/rootfs", 0o711, exist_ok=True)
-    write_file(f"{directory}/config.json", config_json, 0o600)
 
 
 def create_request(node: Node, container: Container, rootfs: RootfsSpec) -> ContainerCreate:

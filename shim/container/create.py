@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from shim.container.bundle import create_request, prepare_bundle
+from shim.container.bundle import BundleOrder, create_request, prepare_bundle
 from shim.container.cleanup import remove_container_dir
 from shim.container.replay import replay_command
 from shim.container.spec.paths import container_log_path
 from shim.container.spec.signals import parse_signal, stop_signal
 from shim.container.spec.validate import validate_container
+from shim.container.volumes import prepare_volumes
 from shim.errors import AlreadyExists, FailedPrecondition
 from shim.events import EventKind
 from shim.gen.runtime.v1 import api_pb2
@@ -90,6 +91,7 @@ async def _create(node: Node, order: Order) -> str:
     timing = Timing("container created")
     container = _plan(order)
     bundle: Bundle | None = None
+    layers = node.images.layer_paths(order.image.id)
     async with Rollback() as rollback:
         try:
             rollback.undo("container row", node.containers.remove, container.id)
@@ -99,7 +101,10 @@ async def _create(node: Node, order: Order) -> str:
             directory = node.container_dir(container.id)
             rootfs = await node.images.prepare_rootfs(container.id, order.image.id, directory)
             timing.mark("rootfs")
-            bundle = await prepare_bundle(node, order.pod, container, order.image)
+            volumes = await prepare_volumes(node, container, order.image, rootfs.lower)
+            bundle = await prepare_bundle(
+                node, BundleOrder(pod=order.pod, container=container, image=order.image, layers=layers, volumes=volumes)
+            )
             timing.mark("bundle")
             pid = await _hand_over(node, order, create_request(node, container, rootfs), rollback)
             timing.mark("monitor")
@@ -107,7 +112,7 @@ async def _create(node: Node, order: Order) -> str:
             timing.mark("commit")
         except Exception as error:
             if bundle is not None:
-                command = replay_command(container.id, bundle.config_json, node.images.layer_paths(order.image.id))
+                command = replay_command(container.id, bundle.config_json, layers)
                 log.warning("create failed", container=container.id, error=str(error), replay=command)
             raise
         rollback.pop_all()

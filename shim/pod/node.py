@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shim.errors import DeadlineExceeded
 from shim.events import ContainerEvent, EventBus, EventKind
 from shim.pod.flight import Flights
+from shim.pod.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from shim.streaming.server import StreamingServer
 
     T = TypeVar("T")
+
+KILL_SECONDS = 5.0
+"""Time beyond its own that a job has to be killed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,8 +52,8 @@ class Node:
     """Set when the container of that id has exited; made by whoever waits first."""
     streaming: StreamingServer = field(init=False)
     """Set by shim.daemon: it needs the node in turn."""
-    workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "wherry-file"))
-    """Threads for looking at host paths, which may lie on a dead file server."""
+    workers: Workers = field(default_factory=Workers)
+    """Threads for work on the node's own disks, which blocks."""
 
     def pod_dir(self, pod_id: str) -> str:
         """Directory of a pod's files."""
@@ -66,12 +69,31 @@ class Node:
         return f"{self.config.state}/oci"
 
     async def in_thread(self, work: Callable[[], T], seconds: float, what: str) -> T:
-        """Run blocking `work` beside the event loop; raise DeadlineExceeded naming `what` when it takes too long."""
-        future = asyncio.get_running_loop().run_in_executor(self.workers, work)
-        done, _ = await asyncio.wait([future], timeout=seconds)
+        """Run blocking `work` beside the event loop; raise DeadlineExceeded naming `what` when it takes too long.
+
+        For local file systems: work that has begun goes on when its caller has gone. See `in_job` for what may hang.
+        """
+        return await self.workers.run(work, seconds, what)
+
+    async def in_job(self, kind: str, params: dict[str, Any], seconds: float, what: str) -> dict[str, Any]:
+        """Run a spawner job that looks at what may hang; it is killed after `seconds`, and DeadlineExceeded names `what`.
+
+        A process that not even SIGKILL ends (state D) is left behind: the caller learns of it in time all the same.
+        """
+        job = asyncio.ensure_future(self.jobs.job(kind, params, timeout=seconds))
+        try:
+            done, _ = await asyncio.wait([job], timeout=seconds + KILL_SECONDS)
+        except asyncio.CancelledError:
+            job.cancel()
+            await asyncio.wait([job], timeout=KILL_SECONDS)
+            raise
         if not done:
-            raise DeadlineExceeded(f"{what} took longer than {seconds:g} s: a file system may not be answering")
-        return future.result()
+            job.cancel()
+            raise DeadlineExceeded(f"{what}: a file system does not answer, and its reader cannot be killed (state D)")
+        try:
+            return job.result()
+        except DeadlineExceeded as error:
+            raise DeadlineExceeded(f"{what} took longer than {seconds:g} s: a file system is not answering") from error
 
     def tell(self, kind: EventKind, container_id: str, pod_id: str) -> None:
         """Publish a change that has just happened."""

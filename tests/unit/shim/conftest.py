@@ -9,5 +9,5 @@ async def world(tmp_path):
     node, trace = fakes.make_node(tmp_path)
     yield node, trace
     node.network.close()
-    node.workers.shutdown()
+    node.workers.close()
     node.database.close()

@@ -1,16 +1,17 @@
-"""The two modules that look at the node: detect and sources."""
+"""The modules that look at the node: detect, look and sources."""
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 
-from shim.container.spec import sources as sources_module
+from shim.container.spec import look
 from shim.container.spec.build import build_spec
 from shim.container.spec.detect import detect_host
 from shim.container.spec.host import CgroupLayout, SourcePropagation
-from shim.container.spec.sources import gather_sources
+from shim.container.spec.sources import gather_sources, sources_of, wanted
 from shim.errors import FailedPrecondition, InvalidArgument
 
 STATUS = "Name:\tx\nCapEff:\t{eff}\nCapBnd:\t{bnd}\nSeccomp:\t0\n"
@@ -124,7 +125,7 @@ def test_mount_sources_the_host_refuses(kit, tmp_path):
 def test_propagation_is_read_from_mountinfo(kit, tmp_path, monkeypatch):
     table = tmp_path / "mountinfo"
     table.write_text("22 1 254:0 / / rw shared:1 - ext4 /dev/vda rw\n")
-    monkeypatch.setattr(sources_module, "MOUNTINFO", str(table))
+    monkeypatch.setattr(look, "MOUNTINFO", str(table))
     mounts = [{"containerPath": "/m", "hostPath": "/", "propagation": "PROPAGATION_BIDIRECTIONAL"}]
     assert gather_sources(kit.container(mounts=mounts)).mounts[0].propagation is SourcePropagation.SHARED
 
@@ -164,3 +165,38 @@ def test_seccomp_profile_is_read(kit, tmp_path):
     for bad in ("relative.json", str(tmp_path), str(tmp_path / "fifo"), str(tmp_path / "gone"), "/x\0"):
         with pytest.raises(InvalidArgument, match="localhost_ref"):
             gather_sources(localhost(kit, bad))
+
+
+LOCAL_TABLE = "22 1 254:0 / / rw shared:1 - ext4 /dev/vda rw\n23 22 0:5 / /tmp rw - tmpfs tmpfs rw\n"
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "cifs", "9p", "autofs", "something-new"])
+def test_what_may_hang_is_seen_without_touching_it(tmp_path, monkeypatch, kind):
+    table = tmp_path / "mountinfo"
+    monkeypatch.setattr(look, "MOUNTINFO", str(table))
+    table.write_text(LOCAL_TABLE)
+    assert not look.may_hang()
+    table.write_text(f"{LOCAL_TABLE}24 22 0:9 / /srv rw shared:7 - {kind} host:/x rw\n")
+    assert look.may_hang()
+
+
+def test_what_was_found_crosses_a_process_boundary_unchanged(kit, tmp_path):
+    (tmp_path / "profile.json").write_bytes(bytes(range(256)))
+    security = kit.security(seccomp={"profileType": "Localhost", "localhostRef": f"{tmp_path}/profile.json"})
+    mounts = [{"containerPath": "/m", "hostPath": str(tmp_path / "new"), "propagation": "PROPAGATION_HOST_TO_CONTAINER"}]
+    devices = [{"hostPath": "/dev/null", "containerPath": "/dev/n", "permissions": "r"}]
+    config = kit.container(mounts=mounts, devices=devices, **security)
+    crossed = json.loads(json.dumps(look.run({"action": "look", **wanted(config)}, [], print)))
+    assert sources_of(crossed) == gather_sources(config)
+    assert sources_of(crossed).seccomp_profile == bytes(range(256))
+    privileged = kit.container(**kit.security(privileged=True))
+    crossed = json.loads(json.dumps(look.look(wanted(privileged))))
+    assert sources_of(crossed) == gather_sources(privileged)
+
+
+def test_directories_are_made_and_the_refused_one_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    look.run({"action": "make", "directories": [str(tmp_path / "a" / "b"), str(tmp_path)]}, [], print)
+    assert (tmp_path / "a" / "b").is_dir()
+    with pytest.raises(FailedPrecondition, match="file/below"):
+        look.make([str(tmp_path / "file" / "below")])
