@@ -22,7 +22,7 @@ async def remove_container_dir(node: Node, container_id: str) -> None:
     if is_small(directory):
         shutil.rmtree(directory, ignore_errors=True)
     elif os.path.lexists(directory):  # noqa: ASYNC240 - one look at the local root directory
-        await node.jobs.job("rmtree", {"path": directory}, timeout=None)
+        await node.jobs.job("rmtree", {"paths": [directory]}, timeout=None)
 
 
 def clear_few(directory: str) -> None:
