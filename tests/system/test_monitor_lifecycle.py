@@ -305,5 +305,5 @@ async def test_bad_orders(pod: PodHarness) -> None:
     await pod.monitor.create(request)
     with pytest.raises(InvalidArgument, match="signal"):
         await pod.monitor.kill(request.container_id, 99)
-    with pytest.raises(WherryError, match="no operation 'attach'"):
-        await pod.monitor._call("attach", id=request.container_id)
+    with pytest.raises(WherryError, match="no operation 'fly'"):
+        await pod.monitor._call("fly", id=request.container_id)
