@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from runtime.kernel.fork import fork
 from runtime.kernel.prctl import set_name, set_parent_death_signal
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # without the enumerations of the signal module, whose pages every monitor would copy
 
-__all__ = ["become_child", "call", "close_all_but", "execute", "fork", "kill_group", "restore_signals", "set_name"]
+__all__ = ["become_child", "call", "close_all_but", "execute", "fork", "here", "kill_group", "restore_signals", "set_name"]
+
+T = TypeVar("T")
 
 _CHANGED = (13, 25, 17, 15, 2, 1, 3)
 """SIGPIPE and SIGXFSZ, which Python ignores, and CHLD, TERM, INT, HUP and QUIT, which the loop handles."""
@@ -107,6 +109,17 @@ async def call(
         raise wire.error_of(reply["error"])
     value: dict[str, Any] = reply["ok"]
     return value
+
+
+def here(work: Callable[[], T]) -> T:
+    """Do in this process what is quick and cannot hang, with errors as `call` gives them.
+
+    A fork costs more than such work: its own time, the pages both processes then copy, and the child's end.
+    """
+    try:
+        return work()
+    except Exception as error:
+        raise wire.error_of(wire.value_of(error)) from error
 
 
 def _work_and_exit(name: str, work: Callable[[], dict[str, Any]], sock_fd: int, keep: Iterable[int]) -> NoReturn:

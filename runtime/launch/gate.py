@@ -78,16 +78,41 @@ def wait(gate: _socket.socket) -> Link:
         starter.close()
 
 
+class Opening:
+    """A start under way. `fileno` becomes readable when it is over; `finish` waits for that and gives the outcome."""
+
+    __slots__ = ("_link",)
+
+    def __init__(self, folder: str, container_id: str) -> None:
+        """Tell init to go on, without waiting; raise StateFault when nobody waits at the gate."""
+        try:
+            self._link = Link(_connect(folder), "init")
+        except OSError as error:
+            raise StateFault(f"container {container_id!r} does not wait to be started", errno=error.errno) from error
+        try:
+            self._link.send(GO)
+        except BaseException:
+            self._link.close()
+            raise
+
+    def fileno(self) -> int:
+        """Give the descriptor to wait on."""
+        return self._link.socket.fileno()
+
+    def finish(self) -> None:
+        """Return when the program was executed; raise the fault that prevented it."""
+        try:
+            kind, _ = self._link.receive_any()
+        finally:
+            self._link.close()
+        if kind:
+            raise ProtocolFault(f"init said {kind!r} instead of executing the program", step="start")
+
+    def close(self) -> None:
+        """Stop waiting; the start goes on."""
+        self._link.close()
+
+
 def open_gate(folder: str, container_id: str) -> None:
     """Let the container start and return when its program was executed; raise the fault that prevented it."""
-    try:
-        link = Link(_connect(folder), "init")
-    except OSError as error:
-        raise StateFault(f"container {container_id!r} does not wait to be started", errno=error.errno) from error
-    try:
-        link.send(GO)
-        kind, _ = link.receive_any()
-    finally:
-        link.close()
-    if kind:
-        raise ProtocolFault(f"init said {kind!r} instead of executing the program", step="start")
+    Opening(folder, container_id).finish()

@@ -224,16 +224,18 @@ class Container:
             return
         if self.status == "creating":
             raise FailedPrecondition(f"container {self.request.container_id} is still being created")
-        if not all_processes and not self.request.handler:
+        alone = not all_processes or (signal == _SIGKILL and self._pid_namespace)  # the kernel kills the rest with init
+        if alone and not self.request.handler:
             if self._pidfd >= 0:  # our own child: no runtime is needed, and no other process can be meant
                 pidfd.send_signal(self._pidfd, signal)
-            return
+            if not all_processes or not self.runtime.is_frozen():
+                return
         with contextlib.suppress(NotFound):
             await self.runtime.kill(self.request.container_id, signal, all_processes=all_processes)
 
     async def delete(self) -> None:
         """Kill what runs, wait for its end, remove everything of it."""
-        await self.runtime.delete(self.request)
+        await self.runtime.delete(self.request, ended=self.status == "stopped" and self._pid_namespace)
         if self.pid:
             try:
                 await self._around.reactor.within(_KILL_ALL_SECONDS, self.ended)

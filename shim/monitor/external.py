@@ -89,8 +89,13 @@ class ExternalRuntime:
         with contextlib.suppress(NotFound):
             await self._run(container_id, arguments)
 
-    async def delete(self, request: ContainerCreate) -> None:
+    def is_frozen(self) -> bool:
+        """See OciRuntime; who asked this runtime to pause knows."""
+        return False
+
+    async def delete(self, request: ContainerCreate, *, ended: bool = False) -> None:
         """See OciRuntime."""
+        del ended
         with contextlib.suppress(NotFound):
             await self._run(request.container_id, ["delete", "--force", request.container_id])
         if request.rootfs is not None:

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from runtime import api
 from runtime.apply.cgroup import from_paths
+from runtime.launch.gate import Opening
 from runtime.plan.cgroup import UNIFIED
 from runtime.spec.parse import parse_process
+from runtime.state import GATE, container_dir
 from shim import process
-from shim.errors import FailedPrecondition, NotFound, WherryError
+from shim.errors import DeadlineExceeded, FailedPrecondition, NotFound, WherryError
 from shim.monitor import tree
+from shim.monitor.files import remove
 from shim.monitor.protocol import StartFailed
 from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process, start_failed
+from shim.reactor import Cancelled, Expired
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,6 +35,8 @@ class InternalRuntime:
         self._reactor = reactor
         self._state_root = state_root
         self._cgroup: tuple[tuple[str, str], ...] = ()
+        self._hooked = True
+        """Whether programs have to be run after start or delete; until `create` has told, they may."""
 
     async def _call(self, name: str, work: Callable[[], dict[str, Any]], keep: Iterable[int] = ()) -> dict[str, Any]:
         return await process.call(self._reactor, name, work, keep=keep, seconds=CALL_SECONDS)
@@ -58,20 +64,42 @@ class InternalRuntime:
         except WherryError as error:
             raise _as_start_failure(error) from error
         self._cgroup = tuple((key, path) for key, path in made["cgroup"])
+        self._hooked = made["hooked"]
         return int(made["pid"])
 
     async def start(self, container_id: str) -> None:
         """See OciRuntime."""
+        try:
+            await (self._start_aside(container_id) if self._hooked else self._start_here(container_id))
+        except WherryError as error:
+            failure = _as_start_failure(error)
+            raise failure if isinstance(failure, StartFailed) else failed_from_text(str(error)) from error
 
+    async def _start_aside(self, container_id: str) -> None:
         def work() -> dict[str, Any]:
             api.start(self._state_root, container_id)
             return {}
 
+        await self._call("wherry-starter", work)
+
+    async def _start_here(self, container_id: str) -> None:
+        folder = container_dir(self._state_root, container_id)
+        opening = process.here(lambda: Opening(folder, container_id))
+        over = self._reactor.readable(opening.fileno())
         try:
-            await self._call("wherry-starter", work)
-        except WherryError as error:
-            failure = _as_start_failure(error)
-            raise failure if isinstance(failure, StartFailed) else failed_from_text(str(error)) from error
+            await self._reactor.within(CALL_SECONDS, over)
+        except (Expired, Cancelled) as error:
+            self._reactor.unwatch(opening.fileno())
+            opening.close()
+            if isinstance(error, Expired):
+                raise DeadlineExceeded(f"container {container_id} did not start within {CALL_SECONDS:g} s") from None
+            raise
+        process.here(opening.finish)
+        remove(os.path.join(folder, GATE))
+
+    def is_frozen(self) -> bool:
+        """See OciRuntime."""
+        return bool(self._cgroup) and process.here(from_paths(self._cgroup).frozen)
 
     async def kill(self, container_id: str, signal: int, *, all_processes: bool) -> None:
         """See OciRuntime."""
@@ -83,15 +111,18 @@ class InternalRuntime:
         with contextlib.suppress(NotFound, FailedPrecondition):  # both mean that it does not run any more
             await self._call("wherry-killer", work)
 
-    async def delete(self, request: ContainerCreate) -> None:
-        """See OciRuntime."""
+    async def delete(self, request: ContainerCreate, *, ended: bool = False) -> None:
+        """See OciRuntime; what has ended leaves only directories, for which no process is needed."""
 
         def work() -> dict[str, Any]:
             api.delete(self._state_root, request.container_id, force=True)
             return {}
 
         with contextlib.suppress(NotFound):
-            await self._call("wherry-deleter", work)
+            if ended and not self._hooked:
+                process.here(work)
+            else:
+                await self._call("wherry-deleter", work)
 
     async def exec(
         self,
@@ -160,7 +191,7 @@ class InternalRuntime:
 
 def _create(order: api.CreateRequest) -> dict[str, Any]:
     state = api.create(order)
-    return {"pid": state.pid, "cgroup": state.cgroup}
+    return {"pid": state.pid, "cgroup": state.cgroup, "hooked": bool(state.hooks.poststart or state.hooks.poststop)}
 
 
 def _as_start_failure(error: WherryError) -> WherryError:

@@ -1,8 +1,10 @@
-"""The pod's namespaces: made in a short-lived child and pinned by bind mounts, so that no process has to hold them.
+"""The pod's namespaces, pinned by bind mounts, so that no process has to hold them.
 
-`ns.json` names every pin before it is made: whoever cleans up needs no memory of what happened. The child works in the
-host's mount namespace, because that is where the pins must be seen. With a user namespace a second child enters it, and the
-first one, which kept its privileges, writes the maps and makes the pins.
+`ns.json` names every pin before it is made: whoever cleans up needs no memory of what happened. Network, IPC and UTS
+namespaces are made by the monitor, which enters them, pins them and comes back. A PID namespace takes in only children, and a
+user namespace cannot be left again: these are made in a short-lived child. It works in the host's mount namespace, because
+that is where the pins must be seen. With a user namespace a second child enters it, and the first one, which kept its
+privileges, writes the maps and makes the pins.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.kernel import pidfd
 from runtime.kernel.fork import fork
 from runtime.kernel.mount import MNT_DETACH, MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, UMOUNT_NOFOLLOW, mount, umount2
-from runtime.kernel.namespace import FLAGS, PROC_NAMES, unshare
+from runtime.kernel.namespace import FLAGS, PROC_NAMES, setns, unshare
 from runtime.kernel.uts import sethostname
 from shim.errors import InvalidArgument, WherryError
 from shim.monitor.files import read_json, remove, write_json
@@ -94,6 +96,11 @@ def make(request: NamespaceRequest, state_dir: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def _maker(request: NamespaceRequest, plan: PodNamespaces) -> Iterator[tuple[str, int]]:
     """Give the /proc name of the process that is in the new namespaces, and the reaper's pid, while it lives."""
+    if fits_here(request):
+        with _elsewhere([kind for kind in plan.paths if kind in ("network", "ipc", "uts")]):
+            _enter(request, plan)
+            yield "self", 0
+        return
     if "user" not in plan.paths:
         reaper = _enter(request, plan)
         try:
@@ -108,6 +115,26 @@ def _maker(request: NamespaceRequest, plan: PodNamespaces) -> Iterator[tuple[str
         except BaseException:
             _kill(reaper)
             raise
+
+
+def fits_here(request: NamespaceRequest) -> bool:
+    """Tell whether `make` can be called in a process that goes on: these namespaces can be left again (setns(2))."""
+    return not request.pid and not request.uid_maps
+
+
+@contextlib.contextmanager
+def _elsewhere(kinds: list[str]) -> Iterator[None]:
+    """Come back to the present namespaces of these kinds afterwards; a process that cannot ends at once."""
+    origin = [(kind, os.open(f"/proc/self/ns/{PROC_NAMES[kind]}", os.O_RDONLY | os.O_CLOEXEC)) for kind in kinds]
+    try:
+        yield
+    finally:
+        try:
+            for kind, fd in origin:
+                setns(fd, FLAGS[kind])
+                os.close(fd)
+        except OSError:
+            os._exit(70)  # whatever it did next it would do in the pod
 
 
 def _kill(pid: int) -> None:

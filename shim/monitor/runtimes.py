@@ -37,8 +37,15 @@ class OciRuntime(Protocol):
         """Signal init, or every process; a container that has ended is no error."""
         ...
 
-    async def delete(self, request: ContainerCreate) -> None:
-        """Kill what still runs and remove state, cgroup and mounts; one that does not exist is no error."""
+    def is_frozen(self) -> bool:
+        """Tell whether its cgroup holds the container's processes still, so that even SIGKILL has to wait."""
+        ...
+
+    async def delete(self, request: ContainerCreate, *, ended: bool = False) -> None:
+        """Kill what still runs and remove state, cgroup and mounts; one that does not exist is no error.
+
+        `ended`: no process of it is left.
+        """
         ...
 
     async def exec(

@@ -146,9 +146,14 @@ class Monitor:
         request = decode(NamespaceRequest, message)
         if self._namespaces is not None:
             raise FailedPrecondition(f"pod {self.pod_id} has its namespaces already")
-        made = await process.call(self.reactor, "wherry-pod", lambda: pod.make(request, self.state_dir), seconds=_SETUP_SECONDS)
+        made = await self._aside_or_here(pod.fits_here(request), lambda: pod.make(request, self.state_dir))
         self._namespaces = decode(PodNamespaces, made["namespaces"])
         return encode(self._namespaces)  # type: ignore[no-any-return]  # a dataclass becomes an object
+
+    async def _aside_or_here(self, here: bool, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        if here:
+            return process.here(work)
+        return await process.call(self.reactor, "wherry-pod", work, seconds=_SETUP_SECONDS)
 
     async def _teardown(self, _message: dict[str, Any]) -> Reply:
         deletions = [self.reactor.spawn(self._delete_one(container)) for container in list(self.containers.values())]
@@ -158,7 +163,7 @@ class Monitor:
                 await self.reactor.within(_TEARDOWN_PARALLEL_SECONDS, deletion)
             except Exception as error:  # noqa: BLE001 - every step runs even when an earlier one fails
                 failures.append(f"{type(error).__name__}: {error}")
-        await process.call(self.reactor, "wherry-pod", lambda: pod.remove_all(self.state_dir), seconds=_SETUP_SECONDS)
+        process.here(lambda: pod.remove_all(self.state_dir))
         self._namespaces = None
         if failures:
             raise WherryError(f"pod {self.pod_id} was not torn down completely: {'; '.join(failures)}")

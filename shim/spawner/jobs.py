@@ -21,6 +21,7 @@ KINDS = {
     "unpack": "shim.image.unpack.job:run",
     "rmtree": "shim.image.unpack.remove:run",
     "sockets": "shim.pod.sockets_job:run",
+    "usage": "shim.stats.walk:run",
     "hostpaths": "shim.container.spec.look:run",
     "volumes": "shim.container.volumes_job:run",
 }

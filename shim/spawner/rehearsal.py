@@ -62,8 +62,13 @@ class Extras:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pids[container_id], signal)
 
-    async def delete(self, request: ContainerCreate) -> None:
+    def is_frozen(self) -> bool:
+        """Play nothing."""
+        return False
+
+    async def delete(self, request: ContainerCreate, *, ended: bool = False) -> None:
         """Kill it."""
+        del ended
         await self.kill(request.container_id, signal.SIGKILL, all_processes=True)
 
     async def exec(
