@@ -52,7 +52,6 @@ class HandlerConfig:
 
     path: str = setting("", "OCI runtime binary; empty is Wherry's own runtime, inside the monitor")
     recursive_read_only_mounts: bool = setting(False, "the binary understands rro mounts")
-    user_namespaces: bool = setting(False, "the binary understands idmapped mounts")
     options: tuple[str, ...] = setting((), "options put before the binary's command")
 
 
@@ -69,7 +68,7 @@ class RuntimeConfig:
     def handler(self, name: str) -> HandlerConfig | None:
         """Give the handler called `name`, or None."""
         if name == "wherry" and name not in self.handlers:
-            return HandlerConfig(recursive_read_only_mounts=True, user_namespaces=True)
+            return HandlerConfig(recursive_read_only_mounts=True)
         return self.handlers.get(name)
 
 

@@ -18,6 +18,7 @@ from shim.events import EventKind
 from shim.gen.runtime.v1 import api_pb2
 from shim.pod.capabilities import capabilities
 from shim.pod.cgroup import own_cgroup
+from shim.pod.features import handler_features
 from shim.pod.files import remove_pod_files, write_pod_files
 from shim.pod.namespaces import namespace_request, options
 from shim.pod.rollback import Rollback, settled
@@ -49,9 +50,10 @@ def _check(node: Node, config: PodSandboxConfig, runtime_handler: str) -> str:
     if not metadata.name or not metadata.namespace or not metadata.uid:
         raise InvalidArgument("config.metadata must have a name, a namespace and a uid")
     handler = runtime_handler or node.config.runtime.default_handler
-    if node.config.runtime.handler(handler) is None:
+    found = node.config.runtime.handler(handler)
+    if found is None:
         raise InvalidArgument(f"runtime_handler {handler!r} is not configured: add [runtime.handlers.{handler}]")
-    validate_pod(config)
+    validate_pod(config, handler_features(found, node.host))
     capabilities(config)
     return handler
 

@@ -12,6 +12,7 @@ import structlog
 
 from shim.errors import Internal
 from shim.gen.runtime.v1 import api_pb2
+from shim.pod.features import handler_features
 from shim.pod.files import write_file
 from shim.pod.network import configured, parse_cidrs, render_template
 from shim.store import meta
@@ -65,9 +66,9 @@ def _handlers(node: Node) -> list[api_pb2.RuntimeHandler]:
 
 
 def _features(node: Node, handler: HandlerConfig) -> api_pb2.RuntimeHandlerFeatures:
+    features = handler_features(handler, node.host)
     return api_pb2.RuntimeHandlerFeatures(
-        recursive_read_only_mounts=handler.recursive_read_only_mounts and node.host.kernel >= (5, 12),
-        user_namespaces=handler.user_namespaces and node.host.kernel >= (5, 19),
+        recursive_read_only_mounts=features.recursive_read_only_mounts, user_namespaces=features.user_namespaces
     )
 
 

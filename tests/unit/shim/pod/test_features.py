@@ -1,0 +1,50 @@
+from dataclasses import replace
+
+import pytest
+
+from shim.config import HandlerConfig
+from shim.container.spec.host import HostFacts
+from shim.errors import InvalidArgument
+from shim.gen.runtime.v1 import api_pb2
+from shim.pod.features import handler_features
+from shim.pod.run import run_pod_sandbox
+from shim.rpc import node_status
+from tests.unit.shim.fakes import pod_config
+
+OWN = HandlerConfig(recursive_read_only_mounts=True)
+HOST = HostFacts(capabilities=(), kernel=(6, 18))
+
+
+@pytest.mark.parametrize(
+    ("handler", "kernel", "expected"),
+    [
+        (OWN, (6, 18), (True, True)),
+        (OWN, (6, 15), (True, True)),
+        (OWN, (6, 14), (True, False)),
+        (OWN, (5, 10), (False, False)),
+        (replace(OWN, path="/usr/sbin/runc"), (6, 18), (True, False)),
+        (HandlerConfig(path="/usr/sbin/runc"), (6, 18), (False, False)),
+        (None, (6, 18), (False, False)),
+    ],
+)
+def test_features_are_facts(handler, kernel, expected):
+    features = handler_features(handler, replace(HOST, kernel=kernel))
+    assert (features.recursive_read_only_mounts, features.user_namespaces) == expected
+
+
+async def test_what_status_denies_is_refused_before_anything_is_made(world):
+    node, trace = world
+    node.host = replace(node.host, kernel=(6, 1))
+    handlers = node_status.status(node, verbose=False).runtime_handlers
+    assert not any(handler.features.user_namespaces for handler in handlers)
+    config = pod_config()
+    mapping = api_pb2.IDMapping(host_id=100000, container_id=0, length=65536)
+    userns = api_pb2.UserNamespace(mode=api_pb2.POD, uids=[mapping], gids=[mapping])
+    config.linux.security_context.namespace_options.userns_options.CopyFrom(userns)
+    with pytest.raises(InvalidArgument, match="runtime handler lacks"):
+        await run_pod_sandbox(node, config, "")
+    assert trace == []
+    node.host = replace(node.host, kernel=(6, 18))
+    await run_pod_sandbox(node, config, "")
+    with pytest.raises(InvalidArgument, match="runtime handler lacks"):
+        await run_pod_sandbox(node, config, "runc")
