@@ -21,6 +21,7 @@ log = structlog.get_logger()
 LOST_EXIT_CODE = 255
 """Exit code of a container whose end nobody saw."""
 KILLED = 137
+"""Exit code of a container that was stopped before it ever ran."""
 
 
 def reason_of(exit_code: int, *, oom_killed: bool) -> str:
@@ -58,6 +59,13 @@ def lost(status: ContainerStatus) -> ContainerStatus:
     )
 
 
+def never_ran(status: ContainerStatus) -> ContainerStatus:
+    """Give the status of a container that was stopped before a process of it was made."""
+    if status.finished_at or status.started_at:
+        return status
+    return dataclasses.replace(status, finished_at=time.time_ns(), exit_code=KILLED, reason="Error")
+
+
 async def on_event(node: Node, pod_id: str, event: Exited | Oom | LogLost) -> None:
     """Take an event of a pod's monitor into the status of its container."""
     if isinstance(event, LogLost):
@@ -71,7 +79,14 @@ async def on_event(node: Node, pod_id: str, event: Exited | Oom | LogLost) -> No
 
 
 async def record_exit(node: Node, event: Exited) -> None:
-    """Note that a container's init has ended, and wake whoever waits for it."""
+    """Note that a container's init has ended, and wake whoever waits for it.
+
+    The end of a container that is just being started is kept for StartContainer, which tells of it after the start.
+    """
+    early = node.starting.get(event.container_id)
+    if early is not None:
+        early.append(event)
+        return
     try:
         container = await node.containers.update(event.container_id, lambda status: ended(status, event), must_persist=False)
     except NotFound:
@@ -83,10 +98,11 @@ async def record_exit(node: Node, event: Exited) -> None:
 
 
 def announce(node: Node, container: Container) -> None:
-    """Wake those who wait for the container's end, and tell listeners."""
-    if not container.status.finished_at:
+    """Wake those who wait for the container's end, and tell listeners, once."""
+    ended = node.exit_event(container.id)
+    if not container.status.finished_at or ended.is_set():
         return
-    node.exit_event(container.id).set()
+    ended.set()
     node.tell(EventKind.STOPPED, container.id, container.pod_id)
     log.info(
         "container exited",

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from shim.container.bundle import create_request
-from shim.container.exits import announce
+from shim.container.exits import announce, record_exit
 from shim.errors import FailedPrecondition, WherryError
 from shim.events import EventKind
 from shim.monitor.protocol import StartFailed
@@ -15,7 +15,7 @@ from shim.pod.timing import Timing
 from shim.store.containers import State
 
 if TYPE_CHECKING:
-    from shim.monitor.protocol import ContainerCreate
+    from shim.monitor.protocol import ContainerCreate, Exited
     from shim.pod.node import Node
     from shim.store.containers import Container, ContainerStatus
 
@@ -43,20 +43,32 @@ async def _start(node: Node, container_id: str) -> None:
         raise FailedPrecondition(f"container {container_id} is {container.state}; only a created container can be started")
     if not node.pods.get(container.pod_id).ready:
         raise FailedPrecondition(f"pod {container.pod_id} is not running; run a new one")
+    early: list[Exited] = []  # an exit may be told before the start is known to have succeeded
+    node.starting[container_id] = early
+    try:
+        await _open_gate(node, container, timing)
+    finally:
+        del node.starting[container_id]
+        for event in early:
+            await record_exit(node, event)
+    timing.log(container=container_id)
+
+
+async def _open_gate(node: Node, container: Container, timing: Timing) -> None:
+    """Let the process run and note it: what listeners hear of its end comes after what they hear of its start."""
     monitor = node.monitors.get(container.pod_id)
     try:
         pid = container.status.pid or await monitor.create(await _late_request(node, container))
-        started_at = await monitor.start(container_id)
+        started_at = await monitor.start(container.id)
     except WherryError as error:
-        await _failed(node, container_id, error)
+        await _failed(node, container.id, error)
         raise
     timing.mark("monitor")
     await node.containers.update(
-        container_id, lambda status: dataclasses.replace(status, started_at=started_at, pid=pid), must_persist=False
+        container.id, lambda status: dataclasses.replace(status, started_at=started_at, pid=pid), must_persist=False
     )
     timing.mark("commit")
-    node.tell(EventKind.STARTED, container_id, container.pod_id)
-    timing.log(container=container_id)
+    node.tell(EventKind.STARTED, container.id, container.pod_id)
 
 
 async def _late_request(node: Node, container: Container) -> ContainerCreate:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from shim.container.exits import announce, lost
+from shim.container.exits import announce, lost, never_ran
 from shim.errors import DeadlineExceeded, NotFound, Unavailable
 from shim.store.containers import State
 
@@ -35,6 +35,9 @@ async def stop_container(node: Node, container_id: str, grace: float) -> None:
 
 async def stop(node: Node, container: Container, grace: float) -> None:
     """Stop a living container."""
+    if container.state is State.CREATED and not container.status.pid and container.id not in node.starting:
+        announce(node, await node.containers.update(container.id, never_ran))  # its process is made at its start only
+        return
     try:
         monitor = node.monitors.get(container.pod_id)
     except Unavailable:

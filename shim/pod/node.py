@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shim.config import Config
     from shim.container.spec.host import HostFacts
     from shim.image.service import ImageStore
+    from shim.monitor.protocol import Exited
     from shim.pod.monitors import Monitors
     from shim.pod.network import Jobs, PodNetwork
     from shim.store.containers import ContainerStore
@@ -50,6 +51,8 @@ class Node:
     flights: Flights = field(default_factory=Flights)
     exited: dict[str, asyncio.Event] = field(default_factory=dict)
     """Set when the container of that id has exited; made by whoever waits first."""
+    starting: dict[str, list[Exited]] = field(default_factory=dict)
+    """Containers whose start is under way, with the exits that were told meanwhile."""
     streaming: StreamingServer = field(init=False)
     """Set by shim.daemon: it needs the node in turn."""
     workers: Workers = field(default_factory=Workers)

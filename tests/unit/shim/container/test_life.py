@@ -12,6 +12,7 @@ from shim.container.start import start_container
 from shim.container.status import list_containers
 from shim.container.stop import stop_container
 from shim.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, WherryError
+from shim.events import EventKind
 from shim.gen.runtime.v1 import api_pb2
 from shim.monitor.protocol import StartFailed
 from shim.pod.remove import remove_pod_sandbox
@@ -89,6 +90,45 @@ async def test_an_exit_that_comes_before_the_start_is_committed_is_kept(world, p
     assert (status.state, status.reason, status.started_at) == (api_pb2.CONTAINER_EXITED, "Completed", 5_000)
 
 
+async def test_listeners_hear_of_the_start_before_the_end(world, pod):
+    node, trace = world
+    container_id = await create_container(node, pod, container_config())
+    heard = node.events.listen()
+    first = asyncio.ensure_future(anext(heard))
+    await asyncio.sleep(0)
+    trace.block.add("monitor.start")
+    start = asyncio.create_task(start_container(node, container_id))
+    await trace.reached.wait()
+    await node.monitors.get(pod).exits(container_id, 0)
+    assert not node.exit_event(container_id).is_set()
+    trace.release.set()
+    await start
+    kinds = [(await first).kind, (await anext(heard)).kind]
+    assert kinds == [EventKind.STARTED, EventKind.STOPPED]
+    status = node.containers.get(container_id).status
+    assert (status.pid, status.started_at, status.finished_at) == (100, 5_000, 9_000)
+    assert node.starting == {}
+
+
+async def test_the_end_of_a_failed_start_is_told_once(world, pod):
+    node, trace = world
+    container_id = await create_container(node, pod, container_config())
+    heard = node.events.listen()
+    first = asyncio.ensure_future(anext(heard))
+    await asyncio.sleep(0)
+    trace.block.add("monitor.start")
+    trace.fail["monitor.start"] = StartFailed(127, "StartError", "not found")
+    start = asyncio.create_task(start_container(node, container_id))
+    await trace.reached.wait()
+    await node.monitors.get(pod).exits(container_id, 127)
+    trace.release.set()
+    with pytest.raises(StartFailed):
+        await start
+    assert (await first).kind is EventKind.STOPPED
+    await remove_container(node, container_id)
+    assert (await anext(heard)).kind is EventKind.DELETED
+
+
 async def test_a_command_that_does_not_exist(world, pod):
     node, trace = world
     container_id = await create_container(node, pod, container_config())
@@ -109,6 +149,20 @@ async def test_another_runtimes_binary_creates_at_start(world):
     await start_container(node, container_id)
     assert node.monitors.get(pod).known[container_id].handler == "/usr/sbin/runc"
     assert node.containers.get(container_id).status.pid == 100
+
+
+async def test_stop_of_what_was_never_made_does_not_wait(world):
+    node, trace = world
+    pod = await run_pod_sandbox(node, pod_config(), "runc")
+    container_id = await create_container(node, pod, container_config())
+    trace.clear()
+    async with asyncio.timeout(0.5):
+        await stop_container(node, container_id, 30)
+    assert trace == []
+    status = shown(node, container_id)
+    assert (status.state, status.exit_code, status.started_at) == (api_pb2.CONTAINER_EXITED, 137, 0)
+    with pytest.raises(FailedPrecondition, match="exited"):
+        await start_container(node, container_id)
 
 
 @pytest.mark.parametrize("step", ["rootfs", "monitor.create"])
