@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from shim.client.commands import images, inspect, lifecycle, lists, logs, pull, run, session
+from shim.client.commands import forward, images, inspect, lifecycle, lists, logs, pull, run, session
 from shim.client.connection import DEFAULT_ADDRESS, VARIABLES, default_address
 from shim.client.context import Context
 
@@ -14,7 +14,9 @@ COMMANDS = (
     lists.pods,
     lists.images,
     session.exec_command,
+    session.attach,
     logs.logs,
+    forward.port_forward,
     lifecycle.stop,
     lifecycle.remove,
     pull.pull,
@@ -54,7 +56,7 @@ def main(context: click.Context, address: str) -> None:
 
     A container, pod or image is named by its name, its id, or the beginning of its id. A container made by `wherry run`
     lives in a pod of its own and the two are handled as one. Exit codes: 0 for success, 1 when something failed, 2 for a
-    wrong command line; `run` and `exec` end with the exit code of the process.
+    wrong command line; `run`, `exec` and `attach` end with the exit code of the process.
     """
     context.obj = Context(address=address)
 

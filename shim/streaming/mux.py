@@ -74,6 +74,8 @@ class SpdyMux:
         stream = self._streams.get(event.stream_id)
         if stream is None:
             return
+        if isinstance(event, spdy.StreamAccepted):
+            stream.accepted.set_result(None)
         if isinstance(event, spdy.Data) and event.data:
             before = stream.kept
             stream.feed(event.data)
@@ -138,6 +140,10 @@ class SpdyMux:
         stream.discard()
         if self._connection.knows(stream.number):
             self._link.write(self._connection.send(spdy.StreamReset(stream_id=stream.number)))
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._link.abort()
 
     async def close(self) -> None:
         """End the connection once everything was sent and the peer has closed."""

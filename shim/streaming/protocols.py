@@ -128,6 +128,7 @@ class _Streams:
             names.append("resize")
         self._expected = set(names)
         self._found: dict[str, Stream] = {}
+        self._last: Stream | None = None
         self._complete = asyncio.Event()
         mux.on_stream = self._opened
 
@@ -136,10 +137,17 @@ class _Streams:
         if kind not in self._expected or kind in self._found:
             stream.reset()
             return
-        self._mux.accept(stream)
         self._found[kind] = stream
         if len(self._found) == len(self._expected):
+            self._last = stream
             self._complete.set()
+        else:
+            self._mux.accept(stream)
+
+    def _joined(self) -> None:
+        """Accept the last stream, by which a client can know that it misses nothing; the usual ones open one after another."""
+        if self._last is not None and not self._last.broken.done():
+            self._mux.accept(self._last)
 
     async def channels(self) -> Channels:
         """Give them once they are there; raise TimeoutError, ConnectionGone."""
@@ -151,7 +159,7 @@ class _Streams:
             complete.cancel()
         if not self._complete.is_set():
             raise ConnectionGone("the client has gone before it opened its streams")
-        return Channels(version=self._version, gone=self._mux.gone, close=self._mux.close, **self._found)
+        return Channels(version=self._version, gone=self._mux.gone, close=self._mux.close, joined=self._joined, **self._found)
 
 
 async def _serve_websocket(exchange: Exchange, wanted: StreamRequest, backend: Backend, watch: Watch) -> None:
@@ -198,5 +206,5 @@ def _websocket_channels(socket: WebSocket, wanted: ExecStream | AttachStream, sh
     read = {stream.number for name, stream in found.items() if name in {"stdin", "resize"}}
     mux.ignored |= set(range(5)) - read
     # An empty message on the first output tells the client that the connection stands.
-    mux.post(found.get("stdout") or found.get("stderr") or mux.streams[_ERROR], b"")
-    return Channels(version=version, error=mux.streams[_ERROR], gone=socket.gone, close=mux.close, **found)
+    joined = partial(mux.post, found.get("stdout") or found.get("stderr") or mux.streams[_ERROR], b"")
+    return Channels(version=version, error=mux.streams[_ERROR], gone=socket.gone, close=mux.close, joined=joined, **found)

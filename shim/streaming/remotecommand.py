@@ -74,6 +74,8 @@ class Channels:
     error: Stream
     gone: asyncio.Future[None]
     close: Callable[[], Awaitable[None]]
+    joined: Callable[[], None]
+    """Tells the client that from now on it misses nothing."""
     stdin: Stream | None = None
     stdout: Stream | None = None
     stderr: Stream | None = None
@@ -104,6 +106,8 @@ async def _outcome(channels: Channels, start: Callable[[], Awaitable[Process]]) 
         process = await start()
     except WherryError as error:
         return status.of_error(str(error))
+    finally:
+        channels.joined()
     try:
         code = await _join(channels, process)
     except WherryError as error:

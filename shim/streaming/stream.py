@@ -47,6 +47,8 @@ class Stream:
         self._ended = False
         self._finished = False
         self.kept = 0
+        self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the peer has taken a stream of ours."""
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the peer reset the stream or the connection is gone."""
 

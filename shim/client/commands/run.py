@@ -14,7 +14,7 @@ from shim.client import find, logfile, settings
 from shim.client.commands.lifecycle import GRACE, remove_target, stop_target
 from shim.client.commands.logs import is_running, write
 from shim.client.commands.pull import pull_image
-from shim.client.commands.session import NO_STREAMING
+from shim.client.commands.session import attach_to, exit_code
 from shim.client.context import connected
 from shim.client.errors import ClientError
 from shim.gen.runtime.v1 import api_pb2
@@ -68,8 +68,8 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option("-d", "--detach", is_flag=True, help="Print the container's id and leave it running.")
 @click.option("--rm", "remove", is_flag=True, help="Remove container and pod when it has ended.")
-@click.option("-i", "--interactive", is_flag=True, help="Connect standard input (not available yet).")
-@click.option("-t", "--tty", is_flag=True, help="Use a terminal (not available yet).")
+@click.option("-i", "--interactive", is_flag=True, help="Connect standard input.")
+@click.option("-t", "--tty", is_flag=True, help="Use a terminal; Ctrl-P Ctrl-Q detaches from it.")
 @click.option("--pull", "policy", type=click.Choice(["missing", "always", "never"]), default="missing", show_default=True)
 @_options
 @click.argument("image")
@@ -81,17 +81,19 @@ def run(connection: Connection, **words: Any) -> None:
     The image is pulled when it is not here. Without --detach the log is shown until the process ends, and `wherry run` ends
     with its exit code; an interrupt (Ctrl-C) stops it.
     """
-    if words["interactive"] or words["tty"]:
-        raise ClientError(NO_STREAMING)
     if words["remove"] and words["detach"]:
         raise click.UsageError("--rm waits for the end, --detach does not: give one of them")
     order = _order(words)
     _provide(connection, words["image"], words["policy"])
-    target, container = _start(connection, order)
+    target, container = _create(connection, order)
     if words["detach"]:
+        _start(connection, target, container)
         click.echo(container)
         return
-    code = _watch(connection, target, container)
+    code = _attend(connection, target, container, words)
+    if code is None:
+        click.echo(f"detached; {order.pod.metadata.name} goes on", err=True)
+        return
     if words["remove"]:
         remove_target(connection, target)
     sys.exit(code)
@@ -155,6 +157,9 @@ def _container(words: dict[str, Any], name: str, labels: dict[str, str]) -> api_
         image=api_pb2.ImageSpec(image=words["image"], user_specified_image=words["image"]),
         command=entrypoint,
         args=words["command"],
+        stdin=words["interactive"],
+        stdin_once=words["interactive"] and not words["detach"],
+        tty=words["tty"],
         working_dir=words["workdir"],
         envs=[settings.environment(word) for word in words["env"]],
         mounts=[settings.volume(word) for word in words["volume"]],
@@ -176,8 +181,8 @@ def _provide(connection: Connection, image: str, policy: str) -> None:
         pull_image(connection, image)
 
 
-def _start(connection: Connection, order: Order) -> tuple[find.Target, str]:
-    """Start pod and container and give both; what was made goes again when a step fails."""
+def _create(connection: Connection, order: Order) -> tuple[find.Target, str]:
+    """Run the pod, create the container and give both; what was made goes again when a step fails."""
     os.makedirs(order.logs, exist_ok=True)
     request = api_pb2.RunPodSandboxRequest(config=order.pod, runtime_handler=order.handler)
     try:
@@ -192,11 +197,41 @@ def _start(connection: Connection, order: Order) -> tuple[find.Target, str]:
     try:
         creation = api_pb2.CreateContainerRequest(pod_sandbox_id=pod, config=order.container, sandbox_config=order.pod)
         container = str(connection.runtime.CreateContainer(creation).container_id)
-        connection.runtime.StartContainer(api_pb2.StartContainerRequest(container_id=container))
     except BaseException:
         remove_target(connection, target)
         raise
     return target, container
+
+
+def _start(connection: Connection, target: find.Target, container: str) -> None:
+    """Start the container; pod and container go again when that fails."""
+    try:
+        connection.runtime.StartContainer(api_pb2.StartContainerRequest(container_id=container))
+    except BaseException:
+        remove_target(connection, target)
+        raise
+
+
+def _attend(connection: Connection, target: find.Target, container: str, words: dict[str, Any]) -> int | None:
+    """Start the container and stay with it to its end; give its exit code, None when the user has detached."""
+    if not words["interactive"] and not words["tty"]:
+        _start(connection, target, container)
+        return _watch(connection, target, container)
+    try:
+        if not attach_to(connection, container, stdin=words["interactive"], tty=words["tty"], started=False):
+            return None
+    except KeyboardInterrupt:
+        stop_target(connection, target, GRACE)
+    except BaseException:
+        if not _was_started(connection, container):
+            remove_target(connection, target)
+        raise
+    return exit_code(connection, container)
+
+
+def _was_started(connection: Connection, container: str) -> bool:
+    request = api_pb2.ContainerStatusRequest(container_id=container)
+    return bool(connection.runtime.ContainerStatus(request).status.started_at)
 
 
 def _watch(connection: Connection, target: find.Target, container: str) -> int:
