@@ -157,7 +157,8 @@ class Reactor:
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.watch(self._wake_read, READ, self._woken)
         # A handler, not SIG_IGN: an ignored signal would stay ignored in every container through execve(2).
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        # SIGPIPE is among them because clients of attach go away while something is written to them.
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
             signal.signal(number, _no_action)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         self.on_signal: Callable[[int], None] = lambda _number: None
