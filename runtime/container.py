@@ -75,9 +75,10 @@ def kill_container(state_root: str, container_id: str, signal: int, *, all_proce
     A container that shares its PID namespace does not end with its init, so SIGKILL goes to every process then.
     """
     state = load(state_root, container_id)
-    if state.status in ("stopped", "creating") and not all_processes:
+    everyone = all_processes or (signal == _SIGKILL and "pid" not in state.namespaces and _has_processes(state))
+    if state.status in ("stopped", "creating") and not everyone:
         raise StateFault(f"cannot kill container {container_id!r}: container not running")
-    if all_processes or (signal == _SIGKILL and "pid" not in state.namespaces):
+    if everyone:
         _signal_all(state, signal)
         return
     fd = pidfd.open_process(state.pid, state.start_time)
@@ -91,6 +92,12 @@ def kill_container(state_root: str, container_id: str, signal: int, *, all_proce
         os.close(fd)
     if signal == _SIGKILL and state.status == "paused":
         _need_cgroup(state).thaw()  # a frozen process of a v1 cgroup does not even die
+
+
+def _has_processes(state: ContainerState) -> bool:
+    """Tell whether anything runs in the cgroup; without a PID namespace some may outlive init."""
+    group = _cgroup(state)
+    return group is not None and group.exists() and bool(group.pids())
 
 
 def _signal_all(state: ContainerState, signal: int) -> None:

@@ -38,6 +38,11 @@ class IdMaps:
                 self._made[maps] = userns.make(*maps)
         return self._made[maps]
 
+    def prepare(self, plan: IdMapPlan) -> None:
+        """Make the namespace a plan needs, for a caller about to leave this process's place."""
+        if plan.uid_map:
+            self._namespace((plan.uid_map, plan.gid_map))
+
     def apply(self, fd: int, plan: IdMapPlan, path: str) -> None:
         """Map the ids of a detached mount; raise KernelFault for a file system that cannot."""
         own = self._namespace((plan.uid_map, plan.gid_map)) if plan.uid_map else self._user_fd

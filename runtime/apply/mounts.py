@@ -13,6 +13,8 @@ from runtime.kernel.path import PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs_type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runtime.apply.idmap import IdMaps
     from runtime.apply.paths import RootPaths
     from runtime.plan.mounts import MountPlan
@@ -117,14 +119,18 @@ def _empty_layer() -> str:
     return f"/proc/self/fd/{k.fsmount(k.fsopen('tmpfs'))}"
 
 
+_KERNEL_TYPES = ("proc", "sysfs")
+
+
 class Mounter:
     """Attach mounts below one root; `sources` are the detached binds the creator cloned, by the index of their plan."""
 
-    __slots__ = ("paths", "sources")
+    __slots__ = ("clone_late", "paths", "sources")
 
-    def __init__(self, paths: RootPaths, sources: dict[int, int]) -> None:
+    def __init__(self, paths: RootPaths, sources: dict[int, int], clone_late: Callable[[int, MountPlan], int]) -> None:
         self.paths = paths
         self.sources = sources
+        self.clone_late = clone_late
 
     def attach(self, fd: int, destination: str, *, is_directory: bool, plain: bool = False) -> None:
         """Attach a detached mount and close its descriptor."""
@@ -146,7 +152,7 @@ class Mounter:
                 self._new(plan)
 
     def _bind(self, index: int, plan: MountPlan) -> None:
-        fd = self.sources.pop(index) if index in self.sources else clone_bind(plan)
+        fd = self.sources.pop(index) if index in self.sources else self.clone_late(index, plan)
         mode = os.fstat(fd).st_mode
         if stat.S_ISLNK(mode):
             raise RuntimeFault("a symbolic link cannot be bound", step=f"bind on {plan.destination}", path=plan.source)
@@ -163,7 +169,7 @@ class Mounter:
         attributes = plan.change.set & _ATTRIBUTES_AT_MOUNT
         if plan.late_read_only():
             attributes &= ~k.MOUNT_ATTR_RDONLY
-        fd = new_filesystem(plan.fstype, plan.source, plan.data, attributes)
+        fd = new_filesystem(plan.fstype, plan.source, self._data(plan), attributes)
         if plan.copy_up:
             from runtime.apply.copyup import copy_up
 
@@ -172,7 +178,26 @@ class Mounter:
                 k.mount_setattr(fd, k.Attributes(k.MOUNT_ATTR_RDONLY))
         if plan.propagation:
             k.mount_setattr(fd, k.Attributes(propagation=plan.propagation), recursive=plan.deep_propagation)
-        self.attach(fd, plan.destination, is_directory=True, plain=plan.fstype in ("proc", "sysfs"))
+        try:
+            self.attach(fd, plan.destination, is_directory=True, plain=plan.fstype in _KERNEL_TYPES)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR) or plan.fstype not in _KERNEL_TYPES:
+                raise
+            where = f"{plan.fstype} on {plan.destination}"
+            raise RuntimeFault("it must be mounted on ordinary directory", step=f"mount {where}", errno=error.errno) from error
+
+    def _data(self, plan: MountPlan) -> tuple[str, ...]:
+        """Give the options of a file system; a tmpfs without a mode takes that of the directory it covers, as with runc."""
+        if plan.fstype != "tmpfs" or any(option.startswith("mode=") for option in plan.data):
+            return plan.data
+        try:
+            fd = self.paths.open(plan.destination)
+        except OSError:
+            return plan.data
+        try:
+            return (*plan.data, f"mode={stat.S_IMODE(os.fstat(fd).st_mode):o}")
+        finally:
+            os.close(fd)
 
 
 def hide(paths: RootPaths, masked: tuple[str, ...], null_fd: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from runtime.apply.faults import Step
+from runtime.errors import RuntimeFault
 from runtime.kernel import limits
 
 TYPE_CHECKING = False
@@ -17,7 +18,13 @@ def schedule(process: Process) -> None:
         flags = sum(limits.SCHED_FLAGS[name] for name in wanted.flags)
         with Step(f"set the scheduler {wanted.policy}"):
             times = (wanted.runtime, wanted.deadline, wanted.period)
-            limits.sched_setattr(limits.POLICIES[wanted.policy], flags, wanted.nice, wanted.priority, times)
+            try:
+                limits.sched_setattr(limits.POLICIES[wanted.policy], flags, wanted.nice, wanted.priority, times)
+            except PermissionError as error:
+                if wanted.policy != "SCHED_DEADLINE":
+                    raise
+                detail = "process scheduler can't be used together with AllowedCPUs: SCHED_DEADLINE needs every CPU"
+                raise RuntimeFault(detail, step=f"set the scheduler {wanted.policy}", errno=error.errno) from error
     if process.io_priority is not None:
         with Step(f"set the I/O priority {process.io_priority.io_class}"):
             limits.ioprio_set(limits.IO_CLASSES[process.io_priority.io_class], process.io_priority.priority)

@@ -31,6 +31,7 @@ def command_line(words: Sequence[str]) -> int:
     try:
         outer = parse(declare(GLOBAL_OPTIONS), words, interleaved=False)
         report = Report(outer)
+        report.debug(f"wherry-oci {' '.join(words)}")
         return _command(outer, report)
     except RuntimeFault as fault:
         report.fault(str(fault))
@@ -76,16 +77,17 @@ def _parse_command(name: str, words: Sequence[str]) -> Values:
 
 
 def _context(outer: Values, values: Values, report: Report) -> Context:
+    from runtime.caution import listen
     from runtime.cli.context import Context
 
+    listen(report.caution)
     if outer.text("log-format", "text") not in ("text", "json"):
         raise UsageFault(f'unknown log-format "{outer.text("log-format")}": it is text or json')
     if outer.text("rootless", "auto") not in ("auto", "true", "false"):
         raise UsageFault(f'invalid value "{outer.text("rootless")}" for flag -rootless: it is true, false or auto')
     return Context(
         root=os.path.abspath(outer.text("root") or default_root()),
-        systemd_cgroup=outer.flag("systemd-cgroup"),
-        rootless=outer.text("rootless", "auto"),
+        outer=outer,
         values=values,
         report=report,
     )

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
 class Context:
     """One use of the command line."""
 
-    __slots__ = ("report", "root", "rootless", "systemd_cgroup", "values")
+    __slots__ = ("report", "root", "root_given", "rootless", "systemd_cgroup", "values")
 
-    def __init__(self, *, root: str, systemd_cgroup: bool, rootless: str, values: Values, report: Report) -> None:
+    def __init__(self, *, root: str, outer: Values, values: Values, report: Report) -> None:
         self.root = root
-        self.systemd_cgroup = systemd_cgroup
-        self.rootless = rootless
+        self.root_given = bool(outer.text("root"))
+        self.systemd_cgroup = outer.flag("systemd-cgroup")
+        self.rootless = outer.text("rootless", "auto")
         self.values = values
         self.report = report
 

@@ -79,15 +79,15 @@ def _request(context: Context, process: Process) -> api.ExecRequest:
     values = context.values
     process, listening = with_listen_fds(process)
     groups = values.texts("cgroup")
-    if len(groups) > 1:
-        raise UsageFault("several --cgroup options are not served: name one")
+    if len(groups) > 1 and not all(":" in group for group in groups):
+        raise UsageFault("several --cgroup options need controllers: controller[,controller]:path")
     return api.ExecRequest(
         container_id=context.container_id,
         state_root=context.root,
         process=process,
         pid_file=os.path.abspath(values.text("pid-file")) if values.text("pid-file") else None,
         preserve_fds=values.number("preserve-fds") + listening,
-        cgroup=groups[0] if groups else None,
+        cgroup="\n".join(groups) or None,
         ignore_paused=values.flag("ignore-paused"),
     )
 

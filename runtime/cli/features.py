@@ -60,7 +60,7 @@ def _linux(*, seccomp: bool) -> dict[str, Any]:
         "selinux": {"enabled": True},
         "intelRdt": {"enabled": False},
         "mountExtensions": {"idmap": {"enabled": True}},
-        "netDevices": {"enabled": False},
+        "netDevices": {"enabled": True},
     }
 
 

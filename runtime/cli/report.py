@@ -18,6 +18,7 @@ class Report:
 
     def __init__(self, values: Values | None = None) -> None:
         self._path = values.text("log") if values is not None else ""
+        self._debug = values is not None and values.flag("debug")
         self._json = values is not None and values.text("log-format", "text") == "json"
 
     def fault(self, message: str) -> None:
@@ -29,6 +30,11 @@ class Report:
     def caution(self, message: str) -> None:
         """Record a warning, in one line."""
         self._record("warning", message)
+
+    def debug(self, message: str) -> None:
+        """Record what was done, in one line, with --debug only."""
+        if self._debug:
+            self._record("debug", message)
 
     def _record(self, level: str, message: str) -> None:
         message = " ".join(message.splitlines())

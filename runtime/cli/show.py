@@ -43,6 +43,8 @@ def _format(context: Context) -> str:
 def list_containers(context: Context) -> int:
     """Print every container."""
     wanted = _format(context)
+    if context.root_given and not os.path.isdir(context.root):
+        raise UsageFault(f"open {context.root}: no such directory: containers have no state there")
     states = api.list_containers(context.root)
     if context.values.flag("quiet"):
         sys.stdout.write("".join(f"{state.id}\n" for state in states))

@@ -15,7 +15,7 @@ def parse_signal(text: str) -> int:
     """Give the number of "9", "KILL", "SIGKILL", "RTMIN+3"; raise UsageFault for anything else."""
     if text.isascii() and text.isdigit() and len(text) < 4:
         number = int(text)
-        if 0 < number < _signal.NSIG:
+        if 0 <= number < _signal.NSIG:  # 0 only asks whether there is a process (kill(2))
             return number
     name = text.upper().removeprefix("SIG")
     base, sign, offset = name.partition("+") if "+" in name else name.partition("-")

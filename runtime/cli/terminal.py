@@ -23,6 +23,7 @@ class Terminal:
         self.master = master
         self._saved: list[Any] | None = None
         self.copy_size()
+        _keep_line_ends(master)
         if os.isatty(0):
             self._saved = termios.tcgetattr(0)
             _make_raw(0, self._saved)
@@ -78,6 +79,13 @@ def _write_all(fd: int, data: bytes) -> None:
             view = view[os.write(fd, view) :]
     except OSError:
         return  # the reader has gone: as with a terminal that was closed, the rest is lost
+
+
+def _keep_line_ends(master: int) -> None:
+    """Let line feeds pass as they are: the caller's terminal, if there is one, adds the carriage returns."""
+    mode = termios.tcgetattr(master)
+    mode[1] &= ~termios.ONLCR
+    termios.tcsetattr(master, termios.TCSANOW, mode)
 
 
 def _make_raw(fd: int, saved: list[Any]) -> None:

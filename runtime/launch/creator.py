@@ -6,6 +6,7 @@ import os
 
 from runtime.apply.faults import Step
 from runtime.apply.mounts import clone_bind, mount_overlay
+from runtime.caution import caution
 from runtime.errors import RuntimeFault
 from runtime.kernel import mount as k
 from runtime.kernel import pidfd
@@ -49,6 +50,8 @@ def load_spec(request: CreateRequest) -> Spec:
 def create_container(request: CreateRequest) -> ContainerState:
     """Make a container and give its state; init waits at the gate. Raises RuntimeFault with nothing left."""
     plan = plan_launch(load_spec(request), request)
+    for text in plan.process.cautions:
+        caution(text)
     undo = Undo()
     descriptors = Descriptors()
     try:
@@ -187,7 +190,7 @@ def _open_mounts(inherited: Inherited, descriptors: Descriptors, id_maps: IdMaps
             inherited.root_mount = descriptors.keep(k.open_tree(plan.rootfs, recursive=True))
             k.mount_setattr(inherited.root_mount, k.Attributes(propagation=k.MS_PRIVATE), recursive=True)
     for index, one in enumerate(plan.mounts):
-        if one.kind == "bind":
+        if one.kind == "bind" and not one.late_source:
             inherited.sources[index] = fd = descriptors.keep(clone_bind(one))
             if one.id_map is not None and id_maps is not None:
                 id_maps.apply(fd, one.id_map, one.source)
@@ -267,15 +270,26 @@ def _serve_init(plan: LaunchPlan, link: Link, state: ContainerState, cgroup: Cgr
     cgroup.apply(plan.spec.linux.resources)  # while init mounts; devices wait until it has made its nodes
     compiled = compile_filter(plan.spec.linux.seccomp, folder)
     if plan.has_runtime_hooks():
-        link.receive(protocol.MOUNTED)
+        _await(plan, link, state.pid, protocol.MOUNTED)
         _runtime_hooks(plan, state.pid)
         link.send(protocol.HOOKED)
-    link.receive(protocol.CONFINE)
+    _await(plan, link, state.pid, protocol.CONFINE)
     set_limits(state.pid, plan.process.rlimits)
     cgroup.apply_devices(plan.spec.linux.resources.devices)
     link.send(protocol.CONFINED, compiled)
     link.receive(protocol.READY)
     return state
+
+
+def _await(plan: LaunchPlan, link: Link, pid: int, wanted: bytes) -> None:
+    """Wait until init says `wanted` and do what it asks for before."""
+    while True:
+        kind, payload = link.receive(wanted, protocol.NETWORK, protocol.SOURCE)
+        if kind == wanted:
+            return
+        from runtime.launch.requests import serve
+
+        serve(plan, link, pid, kind, payload)
 
 
 def compile_filter(seccomp: Seccomp | None, folder: str) -> bytes:

@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.launch.inherited import Inherited
 
+_MOST_CPUS = 1024
+"""Bits of glibc's cpu_set_t; the kernel takes those it has (sched_setaffinity(2))."""
 FOR_CHILDREN = ("pid", "time")
 
 
@@ -94,6 +96,20 @@ def enter_user_namespace(inherited: Inherited) -> list[tuple[str, int]]:
             setns(inherited.user_fd, CLONE_NEWUSER)
     make(list(plan.new))  # one call: the kernel makes the user namespace first, and the others belong to it
     return later
+
+
+def leave_affinity() -> None:
+    """Run on every CPU the cgroup allows: the affinity of whoever called is not the container's."""
+    if len(os.sched_getaffinity(0)) < (os.cpu_count() or 1):
+        os.sched_setaffinity(0, range(_MOST_CPUS))
+
+
+def run_on(cpus: str) -> None:
+    """Run on these CPUs only, a list such as 0-3,7."""
+    from runtime.plan.process import numbers
+
+    with Step(f"set the CPU affinity {cpus}"):
+        os.sched_setaffinity(0, numbers(cpus))
 
 
 def adjust_oom_score(adjustment: int | None) -> None:

@@ -10,7 +10,7 @@ from runtime.apply.labels import open_label
 from runtime.kernel import keyring, prctl
 from runtime.launch import console as consoles
 from runtime.launch import gate, protocol, root
-from runtime.launch.entering import adjust_oom_score, enter_as_init
+from runtime.launch.entering import adjust_oom_score, enter_as_init, leave_affinity
 from runtime.launch.guarded import guarded
 from runtime.launch.inherited import close_others, settle
 from runtime.launch.program import Program
@@ -33,6 +33,7 @@ def run(inherited: Inherited) -> NoReturn:
         os.close(settle(inherited.descriptors()))
         adjust_oom_score(inherited.plan.process.source.oom_score_adj)
         inherited.cgroup.enter(placed=inherited.placed)
+        leave_affinity()
         enter_as_init(inherited)
         inherited.link.receive(protocol.GO)
         _live(inherited)
@@ -68,6 +69,9 @@ def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
 
         with Step("set the loopback interface up"):
             loopback_up()
+    if plan.spec.linux.net_devices:
+        link.send(protocol.NETWORK)
+        link.receive(protocol.MOVED)
     label_fd = open_label(plan.process.source)
     console = _prepare_root(inherited)
     consoles.place_stdio(inherited.stdio)
@@ -84,7 +88,8 @@ def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
     set_scheduling(plan.process.source, plan.spec.linux.personality)
     program.become()
     gate_fd = inherited.gate.fileno()
-    close_others({0, 1, 2, link.socket.fileno(), gate_fd, task_fd, *range(3, 3 + inherited.preserve_fds), *({label_fd} - {-1})})
+    kept = {label_fd, task_fd if plan.spec.hooks.start_container else -1} - {-1}
+    close_others({0, 1, 2, link.socket.fileno(), gate_fd, *range(3, 3 + inherited.preserve_fds), *kept})
     link.send(protocol.READY)
     link.close()
     return gate.wait(inherited.gate), program

@@ -40,7 +40,8 @@ class Program:
     def become(self) -> None:
         """Take the ids, the limits of privilege and everything else that can fail before the gate."""
         source = self.plan.source
-        self.environment.setdefault("HOME", credentials.home_of(source.user.uid))
+        if not self.environment.get("HOME"):
+            self.environment["HOME"] = credentials.home_of(source.user.uid)
         credentials.give_stdio(source.user.uid)
         if source.no_new_privileges:
             prctl.set_no_new_privs()

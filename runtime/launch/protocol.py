@@ -3,8 +3,12 @@
     creator                                                         init
       │ ── fork, inside the PID and time namespaces ─────────────────▶│ joins the cgroup; joins and
       │ saves the state with init's id                                │ makes the other namespaces
-      │ ── GO ───────────────────────────────────────────────────────▶│ mounts
+      │ ── GO ───────────────────────────────────────────────────────▶│
+      │ ◀─────────────────────────────────────────────────── NETWORK ─│ only with linux.netDevices
+      │ ── MOVED ────────────────────────────────────────────────────▶│ mounts
       │ applies resources, compiles the seccomp filter
+      │ ◀────────────────────────────────────────────── SOURCE index ─│ for a source among its own mounts it may not clone
+      │ ── CLONED descriptor ────────────────────────────────────────▶│
       │ ◀─────────────────────────────────────────────────── MOUNTED ─│ only with hooks of the runtime's side
       │ prestart and createRuntime hooks
       │ ── HOOKED ───────────────────────────────────────────────────▶│ createContainer hooks, enters the root
@@ -37,6 +41,7 @@ instead of READY the link simply closes when execve(2) succeeds.
 from __future__ import annotations
 
 import _socket
+import sys
 
 from runtime.errors import ProtocolFault, RuntimeFault, from_value
 from runtime.jsonlite import dumps, loads
@@ -45,6 +50,10 @@ MAP = b"map"
 MAPPED = b"mapped"
 CHILD = b"child"
 GO = b"go"
+NETWORK = b"network"
+MOVED = b"moved"
+SOURCE = b"source"
+CLONED = b"cloned"
 MOUNTED = b"mounted"
 HOOKED = b"hooked"
 CONFINE = b"confine"
@@ -121,6 +130,24 @@ class Link:
         if kind == FAULT:
             raise from_value(loads(payload))
         return kind, payload
+
+    def send_fd(self, kind: bytes, fd: int) -> None:
+        """Say one message with a descriptor; raise ProtocolFault when the other side is gone."""
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fd.to_bytes(4, sys.byteorder))]
+        try:
+            self.socket.sendmsg([kind + b"\0"], rights, _socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise ProtocolFault(f"{self.peer} is gone", step=f"say {kind.decode()}", errno=error.errno) from error
+
+    def receive_fd(self, expected: bytes) -> int:
+        """Wait for a message with a descriptor and give that, close-on-exec; raise the fault the other side sent."""
+        message, ancillary, _, _ = self.socket.recvmsg(_LIMIT, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+        kind, _, payload = message.partition(b"\0")
+        if kind == FAULT:
+            raise from_value(loads(payload))
+        if kind != expected or not ancillary:
+            raise ProtocolFault(f"{self.peer} said {kind!r} when {expected!r} was awaited", step="wait for a message")
+        return int.from_bytes(ancillary[0][2][:4], sys.byteorder)
 
     def close(self) -> None:
         """End the conversation."""

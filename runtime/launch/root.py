@@ -6,15 +6,17 @@ import os
 import stat
 
 from runtime.apply.faults import Step
-from runtime.apply.mounts import Mounter, hide, make_read_only
+from runtime.apply.mounts import Mounter, clone_bind, hide, make_read_only
 from runtime.apply.paths import RootPaths
 from runtime.errors import RuntimeFault
 from runtime.kernel import mount as k
+from runtime.launch import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.launch.inherited import Inherited
     from runtime.plan.launch import LaunchPlan
+    from runtime.plan.mounts import MountPlan
 
 _O_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _NULL_DEVICE = os.makedev(1, 3)
@@ -50,7 +52,7 @@ def open_null() -> int:
 def fill_root(inherited: Inherited, paths: RootPaths) -> None:
     """Do every mount in the document's order, then the devices."""
     plan = inherited.plan
-    mounter = Mounter(paths, inherited.sources)
+    mounter = Mounter(paths, inherited.sources, lambda index, one: _late_source(inherited, index, one))
     for index, one in enumerate(plan.mounts):
         if one.kind == "cgroup":
             from runtime.apply.cgroupmount import mount_cgroup
@@ -62,6 +64,17 @@ def fill_root(inherited: Inherited, paths: RootPaths) -> None:
         from runtime.apply.devices import make_devices
 
         make_devices(mounter, plan.devices, inherited.node_clones)
+
+
+def _late_source(inherited: Inherited, index: int, one: MountPlan) -> int:
+    """Give the clone of a source among the mounts just made.
+
+    The creator makes it where init may not: to map its ids, or when init is no longer the host's root.
+    """
+    if one.id_map is None and not inherited.plan.namespaces.in_user_namespace():
+        return clone_bind(one)
+    inherited.link.send(protocol.SOURCE, str(index).encode())
+    return inherited.link.receive_fd(protocol.CLONED)
 
 
 def make_working_directory(plan: LaunchPlan, paths: RootPaths) -> None:
@@ -81,8 +94,8 @@ def protect_root(plan: LaunchPlan, paths: RootPaths, null_fd: int) -> None:
                 fd = paths.open(one.destination)
                 k.mount_setattr(fd, k.Attributes(k.MOUNT_ATTR_RDONLY))
                 os.close(fd)
-    make_read_only(paths, plan.spec.linux.readonly_paths)
-    hide(paths, plan.spec.linux.masked_paths, null_fd)
+    make_read_only(paths, tuple(dict.fromkeys(plan.spec.linux.readonly_paths)))
+    hide(paths, tuple(dict.fromkeys(plan.spec.linux.masked_paths)), null_fd)
     if plan.spec.root is not None and plan.spec.root.readonly:
         with Step("make the root file system read-only", plan.rootfs):
             k.mount_setattr(paths.root_fd, k.Attributes(k.MOUNT_ATTR_RDONLY))

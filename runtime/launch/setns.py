@@ -7,6 +7,7 @@ import os
 from runtime.apply.faults import Step
 from runtime.apply.labels import open_label
 from runtime.apply.paths import RootPaths
+from runtime.caution import caution
 from runtime.errors import NotFoundFault, RuntimeFault, StateFault
 from runtime.kernel import pidfd, prctl
 from runtime.kernel.fork import fork, fork_into
@@ -14,7 +15,7 @@ from runtime.kernel.namespace import CLONE_NEWUSER, FLAGS, setns
 from runtime.launch import console as consoles
 from runtime.launch import protocol
 from runtime.launch.creator import end_child, end_process, set_limits, write_pid_file
-from runtime.launch.entering import adjust_oom_score
+from runtime.launch.entering import adjust_oom_score, leave_affinity, run_on
 from runtime.launch.guarded import guarded
 from runtime.launch.inherited import close_others, settle
 from runtime.launch.init import become_root, join_keyring, set_scheduling, split_filter
@@ -63,6 +64,8 @@ def exec_in_container(request: ExecRequest) -> int:
     process = _effective(request)
     validate_process(process)
     plan = plan_process(process)
+    for text in plan.cautions:
+        caution(text)
     container = load(request.state_root, request.container_id)
     if container.status == "paused" and not request.ignore_paused:
         raise StateFault(f"cannot exec in container {request.container_id!r}: it is paused; resume it first")
@@ -148,8 +151,13 @@ def _filter(request: ExecRequest, container: ContainerState) -> bytes:
 def _stage1(job: Exec) -> None:
     task_fd = settle(job.descriptors())
     adjust_oom_score(job.plan.source.oom_score_adj)
+    affinity = job.plan.source.exec_cpu_affinity
+    if affinity is not None and affinity.initial:
+        run_on(affinity.initial)
     if job.cgroup is not None:
         job.cgroup.enter(placed=job.placed)
+    if affinity is None:
+        leave_affinity()
     label = open_label(job.plan.source)
     flags = sum(FLAGS[kind] for kind in job.container.namespaces)
     with Step(f"join the namespaces of container {job.container.id!r}"):
@@ -183,6 +191,9 @@ def _process(job: Exec, *, joined_user: bool, label: int) -> None:
     program.filter, program.filter_flags = split_filter(link.receive(protocol.CONFINED)[1])
     program.label_fd = label
     program.find()
+    affinity = job.plan.source.exec_cpu_affinity
+    if affinity is not None and affinity.final:
+        run_on(affinity.final)
     set_scheduling(job.plan.source, None)
     program.become()
     close_others({0, 1, 2, link.socket.fileno(), *range(3, 3 + request.preserve_fds), *({label} - {-1})})

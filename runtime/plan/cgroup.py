@@ -158,14 +158,25 @@ def require_no_systemd(cgroups_path: str) -> None:
 
 
 def sub_paths(paths: Pairs, wanted: str) -> Pairs:
-    """Give the directories of a sub-cgroup: "path", or "controller[,controller]:path" for some v1 hierarchies only."""
+    """Give the directories of a sub-cgroup: "path", or "controller[,controller]:path" for some v1 hierarchies only.
+
+    Several of the latter may be given, one a line.
+    """
+    for one in wanted.split("\n"):
+        paths = _sub_paths(paths, one)
+    return paths
+
+
+def _sub_paths(paths: Pairs, wanted: str) -> Pairs:
     names, colon, path = wanted.rpartition(":")
-    below = clean("/" + path)
+    if ".." in path.split("/"):
+        raise CgroupFault(f'bad sub cgroup path "{path}": it leads out of the container', step="find the sub-cgroup")
+    below = clean("/" + path).rstrip("/")
     chosen = set(names.split(",")) if colon else set()
     moved = [(key, directory + below if not chosen or chosen & set(key.split(",")) else directory) for key, directory in paths]
     known = {name for key, _ in paths for name in key.split(",")}
     if chosen - known:
-        raise CgroupFault(f'no hierarchy has the controller "{min(chosen - known)}"', step="find the sub-cgroup")
+        raise CgroupFault(f"unknown controller {min(chosen - known)} in --cgroup", step="find the sub-cgroup")
     return tuple(moved)
 
 

@@ -107,6 +107,8 @@ class MountPlan(Record):
     follow_source: bool = True
     follow_destination: bool = True
     id_map: IdMapPlan | None = None
+    late_source: bool = False
+    """The source lies in the root, among mounts made before this one."""
 
     def late_read_only(self) -> bool:
         """Tell whether the mount turns read-only only after the runtime filled it: /dev, and copies of what lay below."""
@@ -208,11 +210,28 @@ def _data(kind: str, fstype: str, found: _Gather) -> tuple[str, ...]:
 
 
 def plan_mounts(spec: Spec, bundle: str) -> tuple[MountPlan, ...]:
-    """Decide every mount of the document, in its order."""
-    plans = tuple(_plan_with_ids(mount, spec, bundle, f"/mounts/{at}") for at, mount in enumerate(spec.mounts))
+    """Decide every mount of the document, in its order.
+
+    A destination may be spelled with the root's own path before it, as callers of runc do.
+    """
+    root = os.path.normpath(os.path.join(bundle, spec.root.path)) if spec.root is not None else "/"
+    plans: list[MountPlan] = []
+    for at, mount in enumerate(spec.mounts):
+        plan = _plan_with_ids(mount, spec, bundle, f"/mounts/{at}")
+        destination = below(plan.destination, root) or plan.destination
+        inside = below(os.path.normpath(plan.source), root) if plan.kind == "bind" else ""
+        late = bool(inside) and any(below(inside, one.destination) or below(one.destination, inside) for one in plans)
+        plans.append(replace(plan, destination=destination, late_source=late))
     for at, one in enumerate(plans):
         _check_over_proc(one, f"/mounts/{at}/destination")
-    return plans
+    return tuple(plans)
+
+
+def below(path: str, folder: str) -> str:
+    """Give `path` as seen from `folder`, which it lies in ("/" for the folder itself); empty when it does not."""
+    if folder == "/":
+        return ""
+    return path[len(folder) :] or "/" if path == folder or path.startswith(folder + "/") else ""
 
 
 def _plan_with_ids(mount: Mount, spec: Spec, bundle: str, pointer: str) -> MountPlan:

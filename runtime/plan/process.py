@@ -33,6 +33,7 @@ class ProcessPlan(Record):
     capabilities: CapabilityPlan
     rlimits: tuple[tuple[int, int, int], ...]
     source: Process
+    cautions: tuple[str, ...] = ()
 
 
 def plan_process(process: Process, pointer: str = "/process") -> ProcessPlan:
@@ -48,33 +49,51 @@ def plan_process(process: Process, pointer: str = "/process") -> ProcessPlan:
         argv=process.args,
         environment=tuple(f"{name}={value}" for name, value in by_name.items()),
         search_path=by_name.get("PATH", DEFAULT_PATH),
-        capabilities=_capabilities(process, pointer),
+        capabilities=_capabilities(process),
         rlimits=tuple(_rlimit(limit, f"{pointer}/rlimits/{at}") for at, limit in enumerate(process.rlimits)),
         source=process,
+        cautions=_cautions(process),
     )
 
 
-def _capabilities(process: Process, pointer: str) -> CapabilityPlan:
+_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
+
+
+def _capabilities(process: Process) -> CapabilityPlan:
+    sets = process.capabilities
+    return CapabilityPlan() if sets is None else CapabilityPlan(**{kind: _mask(getattr(sets, kind)) for kind in _SETS})
+
+
+def _mask(names: tuple[str, ...]) -> int:
+    """Give the mask of the names this runtime knows: a newer kernel's must not break an older runtime."""
+    return sum(1 << NUMBERS[name] for name in set(names) if name in NUMBERS)
+
+
+def _cautions(process: Process) -> tuple[str, ...]:
+    """Say which capabilities the process will not get, as runc warns of them."""
     sets = process.capabilities
     if sets is None:
-        return CapabilityPlan()
-    return CapabilityPlan(
-        bounding=_mask(sets.bounding, f"{pointer}/capabilities/bounding"),
-        effective=_mask(sets.effective, f"{pointer}/capabilities/effective"),
-        inheritable=_mask(sets.inheritable, f"{pointer}/capabilities/inheritable"),
-        permitted=_mask(sets.permitted, f"{pointer}/capabilities/permitted"),
-        ambient=_mask(sets.ambient, f"{pointer}/capabilities/ambient"),
+        return ()
+    unknown = sorted({name for kind in _SETS for name in getattr(sets, kind) if name not in NUMBERS})
+    said = [f"ignoring unknown or unavailable capabilities: [{' '.join(unknown)}]"] if unknown else []
+    given = set(sets.permitted) & set(sets.inheritable)
+    return (
+        *said,
+        *(
+            f"can't raise ambient capability {name}: it is not permitted and inheritable"
+            for name in sets.ambient
+            if name in NUMBERS and name not in given
+        ),
     )
 
 
-def _mask(names: tuple[str, ...], pointer: str) -> int:
-    mask = 0
-    for at, name in enumerate(names):
-        number = NUMBERS.get(name)
-        if number is None:
-            raise SpecFault(f"unknown capability {name!r}", pointer=f"{pointer}/{at}")
-        mask |= 1 << number
-    return mask
+def numbers(text: str) -> set[int]:
+    """Give the numbers of a valid list such as "0-3,7" (cpuset(7), "List format")."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
 
 
 def _rlimit(limit: Rlimit, pointer: str) -> tuple[int, int, int]:

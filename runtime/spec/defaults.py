@@ -25,7 +25,7 @@ def _process() -> dict[str, Any]:
         "args": ["sh"],
         "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
         "cwd": "/",
-        "capabilities": {kind: list(capabilities) for kind in ("bounding", "effective", "permitted", "ambient")},
+        "capabilities": {kind: list(capabilities) for kind in ("bounding", "effective", "permitted")},
         "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
         "noNewPrivileges": True,
     }

@@ -10,7 +10,6 @@ from itertools import pairwise
 
 from runtime.errors import SpecFault
 from runtime.spec.words import (
-    CAPABILITIES,
     IO_CLASSES,
     IPC_SYSCTLS,
     MEMORY_POLICIES,
@@ -83,7 +82,6 @@ def _refuse_unserved(linux: Linux) -> None:
     for name, asked in (
         ("intelRdt", linux.intel_rdt),
         ("memoryPolicy", linux.memory_policy),
-        ("netDevices", linux.net_devices),
     ):
         _require(not asked, f"/linux/{name}", "is not supported by this build of the runtime")
 
@@ -116,7 +114,6 @@ def validate_process(process: Process, pointer: str = "/process") -> None:
     umask = process.user.umask
     _require(umask is None or umask <= 0o777, f"{pointer}/user/umask", f"{umask} is more than 511 (octal 777)")
     _rlimits(process, pointer)
-    _capability_names(process, pointer)
     score = process.oom_score_adj
     _require(score is None or -1000 <= score <= 1000, f"{pointer}/oomScoreAdj", f"{score} is not between -1000 and 1000")
     if process.scheduler is not None:
@@ -139,18 +136,6 @@ def _rlimits(process: Process, pointer: str) -> None:
         _require(rlimit.type not in seen, f"{where}/type", f"{rlimit.type} is set twice")
         _require(rlimit.soft <= rlimit.hard, f"{where}/soft", f"{rlimit.soft} is more than the hard limit {rlimit.hard}")
         seen.add(rlimit.type)
-
-
-def _capability_names(process: Process, pointer: str) -> None:
-    capabilities = process.capabilities
-    if capabilities is None:
-        return
-    for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
-        for index, name in enumerate(getattr(capabilities, kind)):
-            # An unknown capability is skipped, as runc does, because a newer kernel's names must not break an older runtime.
-            if name not in CAPABILITIES:
-                where = f"{pointer}/capabilities/{kind}/{index}"
-                _require(name.startswith("CAP_"), where, f'"{name}" is not a capability (CAP_CHOWN, CAP_KILL, …)')
 
 
 def _scheduler(scheduler: Scheduler, where: str) -> None:

@@ -262,3 +262,38 @@ def test_a_bind_of_a_socket_or_device_node(oci: Oci) -> None:
     (oci.rootfs / "node").touch()
     oci.config["mounts"].append(bind("/dev/zero", "/node"))
     assert stat.S_ISCHR(int(oci.shell("stat -c %f /node"), 16))
+
+
+def test_a_tmpfs_takes_the_mode_of_what_it_covers(ours: Oci) -> None:
+    (ours.rootfs / "data").mkdir(mode=0o700)
+    os.chmod(ours.rootfs / "data", 0o710)
+    ours.config["mounts"].append({"destination": "/data", "type": "tmpfs", "source": "tmpfs"})
+    ours.config["mounts"].append({"destination": "/tmp/new", "type": "tmpfs", "source": "tmpfs"})
+    ours.config["root"]["readonly"] = False
+    assert ours.output("stat", "-c", "%a", "/data", "/tmp/new").split() == ["710", "1777"]
+    ours.config["mounts"][-2]["options"] = ["mode=1500"]
+    assert ours.output("stat", "-c", "%a", "/data").split() == ["1500"]
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("user", [False, True])
+def test_a_source_may_lie_among_the_mounts_before_it(ours: Oci, mapped: bool, user: bool) -> None:
+    """The destination, too, may be spelled as the host sees it, which runc's callers rely on."""
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    if user:
+        ours.config["linux"]["namespaces"].append({"type": "user"})
+        ours.config["linux"].update(uidMappings=mapping, gidMappings=mapping)
+    for name in ("a/x", "b/y"):
+        (ours.bundle / name).mkdir(parents=True)
+        (ours.bundle / name / "file").write_text(name)
+    for name in ("mnt", "final"):
+        (ours.rootfs / name).mkdir()
+    root = str(ours.rootfs)
+    ours.config["mounts"] += [
+        bind(ours.bundle / "a", "/mnt"),
+        bind(ours.bundle / "b", "/mnt/x"),
+        bind(f"{root}/mnt", f"{root}/final") | ({"uidMappings": mapping, "gidMappings": mapping} if mapped else {}),
+    ]
+    assert ours.shell("cat /final/x/y/file") == "b/y"
+    owner = ours.shell("stat -c %u /final").strip()
+    assert owner == {(False, False): "0", (False, True): "100000", (True, False): "65534", (True, True): "0"}[user, mapped]

@@ -164,7 +164,7 @@ class Cgroup:
         group = Cgroup(sub_paths(self.paths, wanted), self._layout)
         for _, directory in group.paths:
             if not os.path.isdir(directory):
-                raise CgroupFault("does not exist", step="join the sub-cgroup", path=directory)
+                raise CgroupFault("", step="join the sub-cgroup: adding pid to it", errno=ENOENT, path=directory)
         return group
 
     def apply(self, resources: Resources) -> None:

@@ -88,11 +88,18 @@ def test_systemd_form_is_explained() -> None:
 
 def test_sub_cgroup() -> None:
     paths = (("cpu,cpuacct", "/c/x"), ("memory", "/m/x"))
-    assert sub_paths(paths, "a/../b") == (("cpu,cpuacct", "/c/x/b"), ("memory", "/m/x/b"))
+    assert sub_paths(paths, "a/b") == (("cpu,cpuacct", "/c/x/a/b"), ("memory", "/m/x/a/b"))
+    assert sub_paths(paths, "/") == paths
     assert sub_paths(paths, "cpu:b") == (("cpu,cpuacct", "/c/x/b"), ("memory", "/m/x"))
-    assert sub_paths(paths, "/../../b") == (("cpu,cpuacct", "/c/x/b"), ("memory", "/m/x/b"))
-    with pytest.raises(CgroupFault, match='"pids"'):
+    assert sub_paths(paths, "cpu:b\nmemory:c") == (("cpu,cpuacct", "/c/x/b"), ("memory", "/m/x/c"))
+    with pytest.raises(CgroupFault, match="unknown controller pids"):
         sub_paths(paths, "pids:b")
+
+
+@pytest.mark.parametrize("wanted", ["..", "a/../..", "/../b", "cpu:../b", "cpu:a\nmemory:.."])
+def test_a_sub_cgroup_never_climbs(wanted: str) -> None:
+    with pytest.raises(CgroupFault, match="bad sub cgroup path"):
+        sub_paths((("cpu,cpuacct", "/c/x"), ("memory", "/m/x")), wanted)
 
 
 def test_clean_never_climbs() -> None:

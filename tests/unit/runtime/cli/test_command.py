@@ -72,10 +72,24 @@ def test_exec_failure_is_255(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
 
 
 def test_list_of_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert command_line(["--root", str(tmp_path / "none"), "list", "-f", "json"]) == 0
+    assert command_line(["--root", str(tmp_path), "list", "-f", "json"]) == 0
     assert json.loads(capfd.readouterr().out) is None
-    assert command_line(["--root", str(tmp_path / "none"), "list"]) == 0
+    assert command_line(["--root", str(tmp_path), "list"]) == 0
     assert capfd.readouterr().out.split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
+
+
+def test_list_below_a_root_that_is_not_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command_line(["--root", str(tmp_path / "none"), "list"]) == 1
+    assert "none" in capfd.readouterr().err
+
+
+def test_debug_says_what_is_done(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command_line(["--debug", "--root", str(tmp_path), "list", "-q"]) == 0
+    assert "level=debug" in capfd.readouterr().err
+    log = tmp_path / "log"
+    assert command_line(["--debug", "--log", str(log), "--root", str(tmp_path), "list", "-q"]) == 0
+    assert "level=debug" in log.read_text()
+    assert not capfd.readouterr().err
 
 
 def test_spec_writes_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +133,7 @@ def test_signals(text: str, number: int) -> None:
     assert parse_signal(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "0", "99", "-9", "FOO", "KILL+1", "_DFL", "ALRM x", "RTMAX+1"])
+@pytest.mark.parametrize("text", ["", "99", "-9", "FOO", "KILL+1", "_DFL", "ALRM x", "RTMAX+1"])
 def test_no_signals(text: str) -> None:
     with pytest.raises(UsageFault, match="unknown signal"):
         parse_signal(text)

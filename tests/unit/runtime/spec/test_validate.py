@@ -25,7 +25,6 @@ from .test_parse import FULL, with_change
         ("/process/oomScoreAdj", 1001, "is not between -1000 and 1000"),
         ("/process/rlimits/0/type", "RLIMIT_X", "is not a resource limit"),
         ("/process/rlimits/0", {"type": "RLIMIT_CPU", "soft": 2, "hard": 1}, "is more than the hard limit"),
-        ("/process/capabilities/bounding/0", "KILL", "is not a capability"),
         ("/process/scheduler/policy", "SCHED_X", "is not a scheduling policy"),
         ("/process/scheduler/priority", 0, "is not between 1 and 99"),
         ("/process/scheduler/deadline", 5, "needs the policy SCHED_DEADLINE"),

@@ -1,0 +1,92 @@
+"""What the creator does for an init that asks: clone a source it may not clone itself, move network devices to it."""
+
+from __future__ import annotations
+
+import os
+
+from runtime.apply.faults import Step
+from runtime.apply.idmap import IdMaps
+from runtime.apply.mounts import clone_bind
+from runtime.kernel import userns
+from runtime.kernel.fork import fork
+from runtime.kernel.namespace import CLONE_NEWNET, CLONE_NEWNS, setns
+from runtime.kernel.rtnetlink import Route
+from runtime.launch import protocol
+from runtime.launch.guarded import guarded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.launch.protocol import Link
+    from runtime.plan.launch import LaunchPlan
+    from runtime.spec.model import NetDevice
+
+_MODULES = (userns,)  # loaded before a mount namespace is entered, where nothing may be imported
+
+
+def serve(plan: LaunchPlan, link: Link, pid: int, kind: bytes, payload: bytes) -> None:
+    """Do what one message of init asks for and answer it; raise RuntimeFault."""
+    if kind == protocol.NETWORK:
+        move_devices(plan.spec.linux.net_devices, pid)
+        link.send(protocol.MOVED)
+    else:
+        _clone_source(plan, link, pid, int(payload))
+
+
+def _clone_source(plan: LaunchPlan, link: Link, pid: int, index: int) -> None:
+    """Clone a bind's source in init's mount namespace, map its ids, and send it: in a child, which then ends."""
+    one = plan.mounts[index]
+    target = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    user = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    id_maps = IdMaps(plan.namespaces, user)
+    id_map = one.id_map
+
+    def work() -> None:
+        if id_map is not None:
+            id_maps.prepare(id_map)
+        with Step(f"enter the mount namespace of process {pid}"):
+            setns(target, CLONE_NEWNS)
+        fd = clone_bind(one)
+        if id_map is not None:
+            id_maps.apply(fd, id_map, one.source)
+        link.send_fd(protocol.CLONED, fd)
+
+    child = fork()
+    if child == 0:
+        guarded(link, work)
+    os.waitpid(child, 0)
+    os.close(target)
+    os.close(user)
+
+
+def move_devices(devices: tuple[NetDevice, ...], pid: int) -> None:
+    """Move devices of this network namespace to that of a process, with their addresses, and set them up there."""
+    own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    target = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    here = Route()
+    with Step(f"enter the network namespace of process {pid}"):
+        setns(target, CLONE_NEWNET)
+    try:
+        there = Route()  # a socket stays in the namespace it was made in
+    finally:
+        setns(own, CLONE_NEWNET)
+    try:
+        for device in devices:
+            _move(device, here, there, target)
+    finally:
+        here.close()
+        there.close()
+        os.close(own)
+        os.close(target)
+
+
+def _move(device: NetDevice, here: Route, there: Route, target: int) -> None:
+    name = device.name or device.host_name
+    with Step(f"move the network device {device.host_name} into the container as {name}"):
+        index = here.link(device.host_name)
+        addresses = here.addresses(index)
+        here.set_up(index, up=False)
+        here.move(index, target, name)
+        moved = there.link(name)
+        for address in addresses:
+            there.add_address(moved, address)
+        there.set_up(moved, up=True)
