@@ -1,7 +1,11 @@
-"""Generate the gRPC stubs from proto/ into shim/gen while a wheel or an editable install is built."""
+"""What is made while a wheel or an editable install is built: the gRPC stubs, and the launcher of `wherry-oci`.
+
+The launcher takes the place of the script an installer would write, which starts an interpreter with everything in it.
+"""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,13 +43,24 @@ def generate(root: Path = ROOT) -> None:
             raise RuntimeError(f"protoc could not compile proto/{source}")
 
 
-class StubsHook(BuildHookInterface[Any]):
+def write_launcher(root: Path, *, editable: bool) -> Path:
+    """Write build/…/wherry-oci and give its path; an editable one knows where the checkout is, else it looks beside itself."""
+    text = (root / "runtime/wherry-oci.sh").read_text()
+    launcher = root / "build" / ("editable" if editable else "wheel") / "wherry-oci"
+    launcher.parent.mkdir(parents=True, exist_ok=True)
+    launcher.write_text(text.replace("\nroot=\n", f"\nroot={shlex.quote(str(root))}\n") if editable else text)
+    launcher.chmod(0o755)
+    return launcher
+
+
+class BuildHook(BuildHookInterface[Any]):
     """Hatchling's hook: runs before the files of a wheel or an editable install are gathered."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Generate the stubs and add them to what is packed (they are ignored by git)."""
-        del version
+        """Generate the stubs and the launcher, and add them to what is packed (they are ignored by git)."""
         generate(Path(self.root))
+        launcher = write_launcher(Path(self.root), editable=version == "editable")
+        build_data["shared_scripts"][str(launcher)] = launcher.name
         build_data["artifacts"].append("shim/gen/**/*.py")
         build_data["artifacts"].append("shim/gen/**/*.pyi")
 
