@@ -12,7 +12,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
+
+    from shim.store.containers import Container
+    from shim.store.pods import Pod
 
 QUEUE_LIMIT = 1000
 """Events kept for a listener that is busy."""
@@ -36,6 +39,10 @@ class ContainerEvent:
     pod_id: str
     at: int
     """Nanoseconds since 1970."""
+    pod: Pod | None
+    """The pod at that moment; when it is the pod that is deleted, as it was last."""
+    containers: tuple[Container, ...]
+    """The pod's containers at that moment."""
 
 
 class EventBus:
@@ -43,6 +50,12 @@ class EventBus:
 
     def __init__(self) -> None:
         self._listeners: set[asyncio.Queue[ContainerEvent | None]] = set()
+        self.closed = False
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._listeners)
 
     def publish(self, event: ContainerEvent) -> None:
         """Tell all listeners; never waits."""
@@ -53,8 +66,17 @@ class EventBus:
             else:
                 queue.put_nowait(event)
 
-    async def listen(self) -> AsyncIterator[ContainerEvent]:
-        """Give events from now on; ends when the listener was too slow."""
+    def close(self) -> None:
+        """End all streams: the daemon stops."""
+        self.closed = True
+        for queue in self._listeners:
+            queue.put_nowait(None)
+        self._listeners.clear()
+
+    async def listen(self) -> AsyncGenerator[ContainerEvent]:
+        """Give events from now on; ends when the listener was too slow, or with the daemon."""
+        if self.closed:
+            return
         queue: asyncio.Queue[ContainerEvent | None] = asyncio.Queue()
         self._listeners.add(queue)
         try:

@@ -138,6 +138,10 @@ class MonitorClient:
         """Kill it if it runs and remove all of it; idempotent."""
         await self._call("delete", id=container_id)
 
+    async def update(self, container_id: str, resources: dict[str, Any]) -> None:
+        """Apply other limits (linux.resources of the OCI); what is left out stays. Raises what the runtime says."""
+        await self._call("update", id=container_id, resources=resources)
+
     async def exec_sync(self, request: ExecRequest) -> ExecResult:
         """Run a command to its end. DeadlineExceeded when its time was over; cancelling kills the command."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtime import jsonlite
 from shim import process
@@ -100,6 +100,16 @@ class ExternalRuntime:
             await self._run(request.container_id, ["delete", "--force", request.container_id])
         if request.rootfs is not None:
             await process.call(self._reactor, "wherry-umount", lambda: overlay.unmount_rootfs(request.bundle))
+
+    async def update(self, container_id: str, resources: dict[str, Any]) -> None:
+        """See OciRuntime."""
+        document = self._path(container_id, "resources")
+        try:
+            write_json(document, resources)
+            await self._run(container_id, ["update", "--resources", document, container_id])
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(document)
 
     async def exec(
         self,

@@ -11,6 +11,9 @@ from runtime.apply.cgroup import from_paths
 from runtime.launch.gate import Opening
 from runtime.plan.cgroup import UNIFIED
 from runtime.spec.parse import parse_process
+from runtime.spec.parse_resources import parse_resources
+from runtime.spec.reader import Reader
+from runtime.spec.validate_resources import validate_resources
 from runtime.state import GATE, container_dir
 from shim import process
 from shim.errors import DeadlineExceeded, FailedPrecondition, NotFound, WherryError
@@ -123,6 +126,17 @@ class InternalRuntime:
                 process.here(work)
             else:
                 await self._call("wherry-deleter", work)
+
+    async def update(self, container_id: str, resources: dict[str, Any]) -> None:
+        """See OciRuntime."""
+
+        def work() -> dict[str, Any]:
+            wanted = parse_resources(Reader(resources, document="resources"))
+            validate_resources(wanted, pointer="")
+            api.update(self._state_root, container_id, wanted)
+            return {}
+
+        await self._call("wherry-updater", work)
 
     async def exec(
         self,

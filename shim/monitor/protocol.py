@@ -11,6 +11,7 @@ A link is AF_UNIX SOCK_SEQPACKET (shim.wire). The client speaks first, and its f
     {seq, op: "start", id}                   {seq, ok: {started_at_ns}}         error.details: exit_code, reason
     {seq, op: "kill", id, signal, all}       {seq, ok: {}}
     {seq, op: "delete", id}                  {seq, ok: {}}
+    {seq, op: "update", id, resources}       {seq, ok: {}}                      resources: linux.resources as OCI spells it
     {seq, op: "exec_sync", …ExecRequest}     {seq, ok: {exit_code, pid, …}}     output inline or in memfds, see ExecResult
     {seq, op: "reopen_log", id}              {seq, ok: {}}
     {seq, op: "resize", id, width, height}   {seq, ok: {}}

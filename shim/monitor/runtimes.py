@@ -48,6 +48,10 @@ class OciRuntime(Protocol):
         """
         ...
 
+    async def update(self, container_id: str, resources: dict[str, Any]) -> None:
+        """Apply other limits (linux.resources of the OCI); what is left out stays."""
+        ...
+
     async def exec(
         self,
         request: ExecRequest,

@@ -78,6 +78,7 @@ class Monitor:
             "start": self._start,
             "kill": self._kill,
             "delete": self._delete,
+            "update": self._update,
             "exec_sync": self._exec_sync,
             "reopen_log": self._reopen_log,
             "resize": self._resize,
@@ -205,6 +206,13 @@ class Monitor:
     async def _delete_one(self, container: Container) -> None:
         await container.delete()
         self.containers.pop(container.request.container_id, None)
+
+    async def _update(self, message: dict[str, Any]) -> Reply:
+        resources = message.get("resources")
+        if not isinstance(resources, dict):
+            raise InvalidArgument("resources must be an object")
+        await self._find(message).runtime.update(str(message["id"]), resources)
+        return {}
 
     async def _exec_sync(self, message: dict[str, Any]) -> Reply:
         return await self._execs.run_sync(self._find(message), decode(ExecRequest, message))

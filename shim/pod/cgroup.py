@@ -25,6 +25,11 @@ def default_parent(config: CgroupConfig, own: str) -> str:
     return config.slice if config.driver == "systemd" else own
 
 
+def pod_cgroup(config: CgroupConfig, own: str, pod: PodSandboxConfig) -> str:
+    """Give the path of the cgroup that holds the pod's containers: ours, kubelet's, or the slice they are put into."""
+    return own or pod.linux.cgroup_parent or config.slice
+
+
 def remove_cgroup(path: str, root: str = ROOT) -> None:
     """Remove the (empty) cgroup `path` from every hierarchy, with what is below it; busy ones stay."""
     if not path.strip("/"):

@@ -12,6 +12,7 @@ import structlog
 from shim.container.exits import announce, lost
 from shim.container.stop import LIVE
 from shim.errors import NotFound, WherryError
+from shim.events import EventKind
 
 if TYPE_CHECKING:
     from shim.pod.node import Node
@@ -28,11 +29,14 @@ async def pod_lost(node: Node, pod_id: str) -> None:
     if pod_id not in node.pods:
         return
     now = time.time_ns()
+    first = not node.pods.get(pod_id).status.stopped_at
     pod = await node.pods.update(pod_id, lambda status: dataclasses.replace(status, stopped_at=status.stopped_at or now))
     log.error("the monitor of a pod is lost; its containers are ended", pod=pod_id, name=pod.name)
     for container in node.containers.of_pod(pod_id):
         if container.state in LIVE:
             await _end(node, container)
+    if first:
+        node.tell(EventKind.STOPPED, pod_id, pod_id)
 
 
 async def _end(node: Node, container: Container) -> None:

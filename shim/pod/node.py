@@ -11,6 +11,7 @@ from shim.errors import DeadlineExceeded
 from shim.events import ContainerEvent, EventBus, EventKind
 from shim.pod.flight import Flights
 from shim.pod.workers import Workers
+from shim.stats.service import Stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from shim.pod.network import Jobs, PodNetwork
     from shim.store.containers import ContainerStore
     from shim.store.database import Database
-    from shim.store.pods import PodStore
+    from shim.store.pods import Pod, PodStore
     from shim.streaming.server import StreamingServer
 
     T = TypeVar("T")
@@ -57,6 +58,11 @@ class Node:
     """Set by shim.daemon: it needs the node in turn."""
     workers: Workers = field(default_factory=Workers)
     """Threads for work on the node's own disks, which blocks."""
+    stats: Stats = field(init=False)
+    """Measures what pods and containers use."""
+
+    def __post_init__(self) -> None:
+        self.stats = Stats(self.jobs)
 
     def pod_dir(self, pod_id: str) -> str:
         """Directory of a pod's files."""
@@ -98,9 +104,17 @@ class Node:
         except DeadlineExceeded as error:
             raise DeadlineExceeded(f"{what} took longer than {seconds:g} s: a file system is not answering") from error
 
-    def tell(self, kind: EventKind, container_id: str, pod_id: str) -> None:
-        """Publish a change that has just happened."""
-        self.events.publish(ContainerEvent(kind=kind, container_id=container_id, pod_id=pod_id, at=time.time_ns()))
+    def tell(self, kind: EventKind, container_id: str, pod_id: str, *, gone: Pod | None = None) -> None:
+        """Publish a change that has just happened; `gone` is the pod when that is what was deleted."""
+        if not self.events.heard:
+            return
+        pod = gone or (self.pods.find(pod_id) if pod_id in self.pods else None)
+        containers = tuple(one for one in self.containers.of_pod(pod_id) if one.status.created_at)
+        self.events.publish(
+            ContainerEvent(
+                kind=kind, container_id=container_id, pod_id=pod_id, at=time.time_ns(), pod=pod, containers=containers
+            )
+        )
 
     def exit_event(self, container_id: str) -> asyncio.Event:
         """Give the event that is set when this container exits."""

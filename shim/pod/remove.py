@@ -27,11 +27,11 @@ async def _remove(node: Node, pod_id: str) -> None:
     if pod is None:
         return
     await stop_pod_sandbox(node, pod_id)
-    await node.pods.update(pod_id, lambda status: dataclasses.replace(status, removing=True))
+    pod = await node.pods.update(pod_id, lambda status: dataclasses.replace(status, removing=True))
     for container in node.containers.of_pod(pod_id):
         await remove_container(node, container.id)
     await node.monitors.stop(pod_id)
     remove_cgroup(pod.meta.cgroup)
     await remove_pod_files(node.pod_dir(pod_id))
     await node.pods.remove(pod_id)
-    node.tell(EventKind.DELETED, pod_id, pod_id)
+    node.tell(EventKind.DELETED, pod_id, pod_id, gone=pod)

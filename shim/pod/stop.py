@@ -42,6 +42,8 @@ async def stop_pod(node: Node, pod_id: str) -> None:
         now = time.time_ns()
         await node.pods.update(pod_id, lambda status: dataclasses.replace(status, stopped_at=now))
     errors = await _stop_containers(node, pod)
+    if first:
+        node.tell(EventKind.STOPPED, pod_id, pod_id)
     timing.mark("containers")
     undone: dict[str, Any] = {}
     for step in (_detach, _tear_down):
@@ -54,8 +56,6 @@ async def stop_pod(node: Node, pod_id: str) -> None:
     if errors:
         raise errors[0]
     timing.log(pod=pod_id)
-    if first:
-        node.tell(EventKind.STOPPED, pod_id, pod_id)
 
 
 async def _stop_containers(node: Node, pod: Pod) -> list[BaseException]:

@@ -123,18 +123,12 @@ def container_status(container: Container, image: ImageRecord | None) -> api_pb2
         annotations=container.config.annotations,
         mounts=container.config.mounts,
         log_path=container.meta.log_path,
-        resources=api_pb2.ContainerResources(linux=_resources(container)),
+        resources=api_pb2.ContainerResources(linux=container.resources),
         user=api_pb2.ContainerUser(
             linux=api_pb2.LinuxContainerUser(uid=status.uid, gid=status.gid, supplemental_groups=status.groups)
         ),
         stop_signal=_cri_signal(container.meta.stop_signal),
     )
-
-
-def _resources(container: Container) -> api_pb2.LinuxContainerResources:
-    if container.status.resources:
-        return api_pb2.LinuxContainerResources.FromString(container.status.resources)
-    return container.config.linux.resources
 
 
 def _cri_signal(number: int) -> api_pb2.Signal:

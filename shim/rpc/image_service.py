@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from shim.errors import InvalidArgument, NotFound
 from shim.gen.runtime.v1 import api_pb2
 from shim.rpc import encode
+from shim.rpc.streams import chunks
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from shim.image.record import FsUsage, ImageRecord
     from shim.image.registry.auth import Auth
     from shim.pod.node import Node
@@ -30,6 +33,12 @@ class ImageService:
             found = self._find(wanted)
             records = [] if found is None else [found]
         return api_pb2.ListImagesResponse(images=[encode.image_item(record) for record in records])
+
+    async def stream_images(self, request: api_pb2.StreamImagesRequest) -> AsyncIterator[api_pb2.StreamImagesResponse]:
+        """List images, in parts."""
+        listed = await self.list_images(api_pb2.ListImagesRequest(filter=request.filter))
+        for part in chunks(listed.images):
+            yield api_pb2.StreamImagesResponse(images=part)
 
     async def image_status(self, request: api_pb2.ImageStatusRequest) -> api_pb2.ImageStatusResponse:
         """Give one image; an answer without an image says that it is not here."""

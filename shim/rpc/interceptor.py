@@ -56,7 +56,9 @@ def stream(name: str, handler: Stream) -> Callable[[Any, grpc.aio.ServicerContex
         started = time.perf_counter()
         with structlog.contextvars.bound_contextvars(rpc=name):
             try:
-                async for response in handler(request):
+                answers = handler(request)
+                await context.send_initial_metadata(())  # a client that has it knows that it is being served
+                async for response in answers:
                     yield response
             except Exception as error:  # noqa: BLE001 - every error becomes a status
                 code, message = status_of(error, _since(started))

@@ -21,12 +21,14 @@ from shim.pod.run import run_pod_sandbox
 from shim.pod.status import get_pod, list_pods
 from shim.pod.stop import stop_pod_sandbox
 from shim.rpc import encode, node_status
+from shim.rpc.event_service import EventService
+from shim.rpc.usage_service import UsageService
 
 if TYPE_CHECKING:
     from shim.pod.node import Node
 
 
-class RuntimeService:
+class RuntimeService(UsageService, EventService):
     """Decode, call, encode."""
 
     def __init__(self, node: Node) -> None:

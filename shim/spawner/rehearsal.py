@@ -62,6 +62,9 @@ class Extras:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pids[container_id], signal)
 
+    async def update(self, container_id: str, resources: dict[str, Any]) -> None:
+        pass
+
     def is_frozen(self) -> bool:
         """Play nothing."""
         return False

@@ -97,6 +97,13 @@ class Container:
             return State.RUNNING
         return State.CREATED if status.created_at else State.CREATING
 
+    @property
+    def resources(self) -> api_pb2.LinuxContainerResources:
+        """The limits it was created with, or was given since."""
+        if self.status.resources:
+            return api_pb2.LinuxContainerResources.FromString(self.status.resources)
+        return self.config.linux.resources
+
     def with_status(self, status: ContainerStatus) -> Self:
         """Give the same container with another status."""
         return dataclasses.replace(self, status=status)

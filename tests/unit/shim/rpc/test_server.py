@@ -60,7 +60,7 @@ async def test_a_pod_over_the_wire(client):
 
 
 async def test_errors_become_statuses(client):
-    _node, trace, runtime, _images, _path = client
+    node, trace, runtime, _images, _path = client
     request = api_pb2.ContainerStatusRequest(container_id="f" * 64)
     assert await failure(runtime.ContainerStatus(request)) == (
         grpc.StatusCode.NOT_FOUND,
@@ -71,7 +71,8 @@ async def test_errors_become_statuses(client):
     assert (code, details) == (grpc.StatusCode.INTERNAL, "unexpected ZeroDivisionError: oops")
     code, details = await failure(runtime.CheckpointContainer(api_pb2.CheckpointContainerRequest()))
     assert (code, "CheckpointContainer" in details) == (grpc.StatusCode.UNIMPLEMENTED, True)
-    with pytest.raises(grpc.aio.AioRpcError, match="GetContainerEvents is not served"):
+    node.events.close()
+    with pytest.raises(grpc.aio.AioRpcError, match="wherryd is stopping"):
         async for _ in runtime.GetContainerEvents(api_pb2.GetEventsRequest()):
             pass
 

@@ -1,0 +1,127 @@
+"""ListPodSandboxMetrics."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shim.container.stats import container_cgroup, layer_dir
+from shim.container.status import image_of
+from shim.container.stop import LIVE
+from shim.gen.runtime.v1 import api_pb2
+from shim.pod.cgroup import pod_cgroup
+from shim.pod.status import list_pods
+from shim.stats import host
+from shim.stats.cgroup import plain_path
+from shim.stats.metrics import Reading, encode
+from shim.stats.network import read_interfaces
+from shim.stats.processes import look, members, open_files_limit, total
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shim.pod.node import Node
+    from shim.stats.service import Stats
+    from shim.stats.values import FileSystem, Interface, LayerUsage
+    from shim.store.containers import Container
+    from shim.store.pods import Pod
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Subject:
+    """A container and what of it the event loop's thread knows."""
+
+    container: Container
+    cgroup: str
+    image: str
+    layer: LayerUsage | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Around:
+    """What is the same for all."""
+
+    devices: dict[tuple[int, int], str]
+    file_system: FileSystem | None
+    networks: Mapping[str, tuple[Interface, ...]]
+
+
+async def list_pod_sandbox_metrics(node: Node) -> list[api_pb2.PodSandboxMetrics]:
+    """Give the metrics of all ready pods and their living containers."""
+    pods = [pod for pod in list_pods(node, api_pb2.PodSandboxFilter()) if pod.ready]
+    cgroups = [pod_cgroup(node.config.cgroup, pod.meta.cgroup, pod.config) for pod in pods]
+    subjects = [[_subject(node, one) for one in node.containers.of_pod(pod.id) if one.state in LIVE] for pod in pods]
+    root, stats = node.config.root, node.stats
+
+    def work() -> list[api_pb2.PodSandboxMetrics]:
+        devices = host.device_names()
+        around = _Around(
+            devices=devices,
+            file_system=host.file_system(root, devices),
+            networks=read_interfaces(pod.meta.netns for pod in pods if pod.meta.netns),
+        )
+        return [_pod_metrics(stats, *item, around) for item in zip(pods, cgroups, subjects, strict=True)]
+
+    return await stats.run(work)
+
+
+def _subject(node: Node, container: Container) -> _Subject:
+    image = image_of(node, container)
+    names = image.repo_tags or image.repo_digests if image is not None else ()
+    return _Subject(
+        container=container,
+        cgroup=container_cgroup(node, container),
+        image=names[0] if names else container.meta.image_id,
+        layer=node.stats.layers.get(container.id, layer_dir(node, container.id)),
+    )
+
+
+def _pod_metrics(stats: Stats, pod: Pod, cgroup: str, subjects: list[_Subject], around: _Around) -> api_pb2.PodSandboxMetrics:
+    metadata = pod.config.metadata
+    group = stats.group(pod.id, cgroup)
+    readings = [_read_container(stats, pod, subject, around) for subject in subjects]
+    reading = Reading(
+        at=time.time_ns(),
+        labels=("", plain_path(cgroup), "", pod.id, metadata.namespace, metadata.name),
+        usage=group.detailed_usage(),
+        details=group.details(),
+        processes=total(one.processes for one in readings if one.processes),
+        started_at=pod.status.ready_at,
+        devices=around.devices,
+        interfaces=around.networks.get(pod.meta.netns, ()),
+    )
+    return api_pb2.PodSandboxMetrics(
+        pod_sandbox_id=pod.id,
+        metrics=encode(reading),
+        container_metrics=[
+            api_pb2.ContainerMetrics(container_id=subject.container.id, metrics=encode(one))
+            for subject, one in zip(subjects, readings, strict=True)
+        ],
+    )
+
+
+def _read_container(stats: Stats, pod: Pod, subject: _Subject, around: _Around) -> Reading:
+    container, metadata = subject.container, pod.config.metadata
+    group = stats.group(container.id, subject.cgroup)
+    status = container.status
+    return Reading(
+        at=time.time_ns(),
+        labels=(
+            container.config.metadata.name,
+            plain_path(subject.cgroup),
+            subject.image,
+            container.id,
+            metadata.namespace,
+            metadata.name,
+        ),
+        usage=group.detailed_usage(),
+        details=group.details(),
+        processes=look(members(group.member_directory)),
+        layer=subject.layer,
+        file_system=around.file_system,
+        limits=container.resources,
+        started_at=status.started_at or status.created_at,
+        open_files=open_files_limit(status.pid) if status.pid else None,
+        devices=around.devices,
+    )

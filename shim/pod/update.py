@@ -1,0 +1,88 @@
+"""UpdatePodSandboxResources: limits of the cgroup that holds all of a pod."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import structlog
+
+from runtime.apply.cgroup import detect
+from runtime.apply.cgroup.group import Cgroup
+from runtime.errors import CgroupFault, RuntimeFault
+from runtime.plan.cgroup import cgroup_paths
+from runtime.spec.parse_resources import parse_resources
+from runtime.spec.reader import Reader
+from runtime.spec.validate_resources import validate_resources
+from shim.container.bundle import spec_settings
+from shim.container.limits import added, merged
+from shim.container.spec.resources import linux_resources
+from shim.errors import FailedPrecondition, Internal, InvalidArgument, WherryError
+from shim.gen.runtime.v1 import api_pb2
+from shim.pod.cgroup import pod_cgroup
+from shim.pod.status import get_pod
+from shim.stats.cgroup import plain_path
+
+if TYPE_CHECKING:
+    from shim.gen.runtime.v1.api_pb2 import LinuxContainerResources
+    from shim.pod.node import Node
+    from shim.store.pods import Pod
+
+log = structlog.get_logger()
+
+CGROUP_SECONDS = 20.0
+EINVAL, EBUSY = 22, 16
+_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+"""One update of a pod at a time; a lock lives while somebody holds or awaits it."""
+
+
+async def update_pod_sandbox_resources(
+    node: Node, pod_id: str, overhead: LinuxContainerResources, resources: LinuxContainerResources
+) -> None:
+    """Limit a pod as a whole to `resources`, the sum of its containers, with `overhead` on top; what is 0 stays.
+
+    Raises NotFound, FailedPrecondition when it does not run or uses more already, InvalidArgument for values the kernel
+    refuses.
+    """
+    pod = get_pod(node, pod_id)
+    lock = _locks.setdefault(pod.id, asyncio.Lock())
+    async with lock:
+        await asyncio.shield(asyncio.ensure_future(_update(node, pod.id, added(resources, overhead))))
+
+
+async def _update(node: Node, pod_id: str, asked: LinuxContainerResources) -> None:
+    pod = node.pods.get(pod_id)
+    if not pod.ready:
+        raise FailedPrecondition(f"pod {pod.id} is not running")
+    wanted = merged(api_pb2.LinuxContainerResources.FromString(pod.status.resources), asked)
+    document, notes = linux_resources(wanted, node.host, spec_settings(node, pod))
+    for note in notes:
+        log.info("pod is limited by this host", pod=pod.id, note=note)
+    path = plain_path(pod_cgroup(node.config.cgroup, pod.meta.cgroup, pod.config))
+    await node.in_thread(lambda: _write(pod, path, document), CGROUP_SECONDS, f"limiting the cgroup of pod {pod.id}")
+    kept = wanted.SerializeToString(deterministic=True)
+    await node.pods.update(pod.id, lambda status: dataclasses.replace(status, resources=kept))
+    log.info("pod updated", pod=pod.id)
+
+
+def _write(pod: Pod, path: str, document: dict[str, Any]) -> None:
+    try:
+        limits = parse_resources(Reader(document, document="resources"))
+        validate_resources(limits, pointer="")
+        layout = detect()
+        cgroup = Cgroup(cgroup_paths(layout, path, pod.id), layout)
+        if pod.meta.cgroup:
+            cgroup.create()  # its first container would have made it
+        elif not cgroup.exists():
+            raise FailedPrecondition(f"cgroup {path} of pod {pod.id} does not exist: who named it has to make it")
+        cgroup.apply(limits)
+    except RuntimeFault as fault:
+        raise _error_of(fault) from fault
+
+
+def _error_of(fault: RuntimeFault) -> WherryError:
+    if isinstance(fault, CgroupFault) and fault.errno not in (EINVAL, EBUSY):
+        return Internal(str(fault))
+    return FailedPrecondition(str(fault)) if fault.errno == EBUSY or fault.kind == "kernel" else InvalidArgument(str(fault))
