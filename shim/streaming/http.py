@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import h11
 
-from shim.streaming.link import SocketLink
+from shim.streaming.link import LINGER_SECONDS, SocketLink
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -92,6 +92,7 @@ class HttpProtocol(asyncio.Protocol):
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_LIMIT)
         self._transport: asyncio.Transport
         self._deadline: asyncio.TimerHandle | None = None
+        self._answered = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -111,7 +112,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self._deadline is None:  # a body, or a second request: nobody asked for either
+        if self._answered:
             return
         try:
             self._connection.receive_data(data)
@@ -160,9 +161,13 @@ class HttpProtocol(asyncio.Protocol):
             h11.Data(data=body),
             h11.EndOfMessage(),
         )
+        self._answered = True
         with contextlib.suppress(h11.LocalProtocolError):  # the answer was begun already
             self._transport.write(b"".join(self._connection.send(event) or b"" for event in events))
-        self._transport.close()
+        # To close with bytes unread would reset the connection, and the answer with it: the client closes, or the time is up.
+        self._transport.resume_reading()
+        self._transport.write_eof()
+        self._deadline = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.abort)
 
 
 def websocket_accept(key: str) -> str:

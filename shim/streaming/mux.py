@@ -92,7 +92,6 @@ class SpdyMux:
         stream = self._streams.pop(number, None)
         if stream is not None:
             stream.fail()
-            stream.discard()
 
     def _lost(self) -> None:
         for stream in list(self._streams.values()):

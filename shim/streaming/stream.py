@@ -45,6 +45,7 @@ class Stream:
         self._chunks: deque[bytes] = deque()
         self._arrived = asyncio.Event()
         self._ended = False
+        self._cut = False
         self._finished = False
         self.kept = 0
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -68,13 +69,15 @@ class Stream:
         """Note that the peer reset the stream or is gone (the carrier calls this)."""
         if not self.broken.done():
             self.broken.set_result(None)
-        self._ended = True
+        if not self._ended:  # after a proper end nothing is missing: what is kept can still be read
+            self._ended = self._cut = True
+            self.discard()
         self._arrived.set()
 
     async def read(self) -> bytes:
         """Give the next bytes, b"" after the last; raise ConnectionGone when it broke instead of ending."""
         while not self._chunks:
-            if self.broken.done():
+            if self._cut:
                 raise ConnectionGone("the stream was reset")
             if self._ended:
                 return b""
@@ -105,7 +108,7 @@ class Stream:
             self._carrier.finish(self)
 
     def reset(self) -> None:
-        """End it in both directions; a second call does nothing."""
+        """End it in both directions and drop what was not read; a second call does nothing."""
         if not self.broken.done():
             self._carrier.reset(self)
             self.fail()
