@@ -48,7 +48,7 @@ async def run_command(pod: PodHarness, container_id: str, *args: str, seconds: f
 def log_of(request: Any) -> list[tuple[str, str, str]]:
     """Give (stream, tag, text) of each line of a container's log."""
     with open(request.log_path, encoding="utf-8") as log:
-        return [tuple(line.rstrip("\n").split(" ", 3)[1:]) for line in log]  # type: ignore[misc]
+        return [tuple(line.rstrip("\n").split(" ", 3)[1:]) for line in log]  # type: ignore[misc] - three words a line, by the format
 
 
 async def test_from_create_to_delete(pod: PodHarness) -> None:

@@ -35,7 +35,7 @@ def test_every_class_comes_out_as_itself(kind: type[errors.WherryError]) -> None
 def test_faults_of_the_runtime(fault: Exception, kind: type[errors.WherryError]) -> None:
     back = wire.error_of(wire.value_of(fault))
     assert type(back) is kind
-    assert back.details["fault"]["kind"] == fault.kind  # type: ignore[attr-defined]
+    assert back.details["fault"]["kind"] == fault.kind  # type: ignore[attr-defined] - the parameter types it as Exception
     assert str(back) == str(fault)
 
 
