@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shim.container.bundle import spec_settings
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from shim.gen.runtime.v1.api_pb2 import ContainerStatsFilter
     from shim.pod.node import Node
     from shim.store.containers import Container
+    from shim.store.pods import Pod
 
 
 async def container_stats(node: Node, container_id: str) -> api_pb2.ContainerStats:
@@ -42,13 +44,18 @@ def measure(node: Node, containers: Sequence[Container]) -> Callable[[], list[ap
     mountpoint = node.config.root
     known = {item.id for store in (node.containers, node.pods) for item in store}
     stats.layers.keep(known)
-    subjects = [(one, container_cgroup(node, one), stats.layers.get(one.id, layer_dir(node, one.id))) for one in containers]
+    pods = {pod.id: pod for pod in node.pods}
+    subjects = [
+        (one, pods[one.pod_id], stats.layers.get(one.id, layer_dir(node, one.id))) for one in containers if one.pod_id in pods
+    ]
 
     def work() -> list[api_pb2.ContainerStats]:
         stats.keep(known)
         found = []
-        for container, cgroup, layer in subjects:
-            usage = stats.group(container.id, cgroup).usage() if cgroup and container.state in LIVE else None
+        for container, pod, layer in subjects:
+            usage = None
+            if container.state in LIVE:
+                usage = stats.group(container.id, partial(container_cgroup, node, pod, container)).usage()
             rate = None if usage is None else stats.rate(container.id, usage, container.status.created_at)
             found.append(messages.container_stats(container, usage, rate, layer, mountpoint))
         return found
@@ -56,10 +63,9 @@ def measure(node: Node, containers: Sequence[Container]) -> Callable[[], list[ap
     return work
 
 
-def container_cgroup(node: Node, container: Container) -> str:
-    """Give the path of a container's cgroup as its config.json has it; empty when its pod is gone."""
-    pod = node.pods.find(container.pod_id)
-    return "" if pod is None else cgroups_path(pod.config, container.id, spec_settings(node, pod))
+def container_cgroup(node: Node, pod: Pod, container: Container) -> str:
+    """Give the path of a container's cgroup as its config.json has it."""
+    return cgroups_path(pod.config, container.id, spec_settings(node, pod))
 
 
 def layer_dir(node: Node, container_id: str) -> str:

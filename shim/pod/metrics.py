@@ -51,7 +51,7 @@ async def list_pod_sandbox_metrics(node: Node) -> list[api_pb2.PodSandboxMetrics
     """Give the metrics of all ready pods and their living containers."""
     pods = [pod for pod in list_pods(node, api_pb2.PodSandboxFilter()) if pod.ready]
     cgroups = [pod_cgroup(node.config.cgroup, pod.meta.cgroup, pod.config) for pod in pods]
-    subjects = [[_subject(node, one) for one in node.containers.of_pod(pod.id) if one.state in LIVE] for pod in pods]
+    subjects = [[_subject(node, pod, one) for one in node.containers.of_pod(pod.id) if one.state in LIVE] for pod in pods]
     root, stats = node.config.root, node.stats
 
     def work() -> list[api_pb2.PodSandboxMetrics]:
@@ -66,12 +66,12 @@ async def list_pod_sandbox_metrics(node: Node) -> list[api_pb2.PodSandboxMetrics
     return await stats.run(work)
 
 
-def _subject(node: Node, container: Container) -> _Subject:
+def _subject(node: Node, pod: Pod, container: Container) -> _Subject:
     image = image_of(node, container)
     names = image.repo_tags or image.repo_digests if image is not None else ()
     return _Subject(
         container=container,
-        cgroup=container_cgroup(node, container),
+        cgroup=container_cgroup(node, pod, container),
         image=names[0] if names else container.meta.image_id,
         layer=node.stats.layers.get(container.id, layer_dir(node, container.id)),
     )
@@ -79,7 +79,7 @@ def _subject(node: Node, container: Container) -> _Subject:
 
 def _pod_metrics(stats: Stats, pod: Pod, cgroup: str, subjects: list[_Subject], around: _Around) -> api_pb2.PodSandboxMetrics:
     metadata = pod.config.metadata
-    group = stats.group(pod.id, cgroup)
+    group = stats.group(pod.id, lambda: cgroup)
     readings = [_read_container(stats, pod, subject, around) for subject in subjects]
     reading = Reading(
         at=time.time_ns(),
@@ -103,7 +103,7 @@ def _pod_metrics(stats: Stats, pod: Pod, cgroup: str, subjects: list[_Subject], 
 
 def _read_container(stats: Stats, pod: Pod, subject: _Subject, around: _Around) -> Reading:
     container, metadata = subject.container, pod.config.metadata
-    group = stats.group(container.id, subject.cgroup)
+    group = stats.group(container.id, lambda: subject.cgroup)
     status = container.status
     return Reading(
         at=time.time_ns(),

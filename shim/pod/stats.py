@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shim.container.stats import measure as measure_containers
@@ -45,7 +46,7 @@ def _measure(node: Node, pods: Sequence[Pod]) -> Callable[[], list[api_pb2.PodSa
         networks = read_interfaces(pod.meta.netns for pod in pods if pod.meta.netns and pod.ready)
         found = []
         for pod in pods:
-            group = stats.group(pod.id, cgroups[pod.id])
+            group = stats.group(pod.id, partial(cgroups.__getitem__, pod.id))
             usage = group.usage()
             rate = stats.rate(pod.id, usage, pod.status.ready_at)
             message = messages.pod_stats(pod, usage, rate, networks.get(pod.meta.netns), len(members(group.member_directory)))

@@ -151,10 +151,8 @@ class Group:
             swap = _number(f"{folder}/memory.swap.current") or 0
             swap_limit = _number(f"{folder}/memory.swap.max")
             return parse.memory_v2(usage, parse.keyed(stat), _number(f"{folder}/memory.max"), swap, swap_limit)
-        limit = _number(f"{folder}/memory.limit_in_bytes")
-        both = None if limit is None else _number(f"{folder}/memory.memsw.limit_in_bytes")
         kernel = (_number(f"{folder}/memory.kmem.usage_in_bytes") or 0) if detailed else 0
-        return parse.memory_v1(usage, parse.keyed(stat), limit, both, kernel)
+        return parse.memory_v1(usage, parse.keyed(stat), _number(f"{folder}/memory.limit_in_bytes"), kernel)
 
     def _pressure(self, resource: str) -> Pressure | None:
         text = read(f"{self.unified}/{resource}.pressure") if self.unified else None

@@ -72,9 +72,13 @@ def cpu_v2(stat: Mapping[bytes, int]) -> Cpu:
     )
 
 
-def memory_v1(usage: int, stat: Mapping[bytes, int], limit: int | None, both_limit: int | None, kernel: int = 0) -> Memory:
-    """Join memory.usage_in_bytes, memory.stat and the limits; `both_limit` is that of memory and swap together (memsw)."""
-    swap_limit = None if both_limit is None or limit is None else max(both_limit - limit, 0)
+def memory_v1(usage: int, stat: Mapping[bytes, int], limit: int | None, kernel: int = 0) -> Memory:
+    """Join memory.usage_in_bytes, memory.stat and memory.limit_in_bytes.
+
+    memory.stat also tells the limit of memory and swap together (memsw) that is in force.
+    """
+    both = stat.get(b"hierarchical_memsw_limit", UNLIMITED)
+    swap_limit = None if both >= UNLIMITED or limit is None else max(both - limit, 0)
     return Memory(
         usage=usage,
         rss=stat.get(b"total_rss", 0),

@@ -57,13 +57,13 @@ class Stats:
         for item_id in [one for one in self._found if one not in known]:
             del self._found[item_id]
 
-    def group(self, item_id: str, path: str) -> Group:
-        """Give the cgroup of a pod or container whose path never changes; on the thread."""
+    def group(self, item_id: str, path: Callable[[], str]) -> Group:
+        """Give the cgroup of a pod or container, whose path() never changes; on the thread."""
         group = self._found.get(item_id)
         if group is None:
             if self._groups is None:
                 self._groups = Groups()
-            group = self._found[item_id] = self._groups.find(path)
+            group = self._found[item_id] = self._groups.find(path())
         return group
 
     def rate(self, item_id: str, usage: Usage, born: int) -> int | None:
