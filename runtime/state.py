@@ -13,10 +13,11 @@ from runtime import jsonlite
 from runtime.errors import ExistsFault, NotFoundFault, RuntimeFault, StateFault
 from runtime.kernel import pidfd
 from runtime.record import Record, as_dict, replace
-from runtime.spec.model import Hook, Hooks, Pairs
+from runtime.spec.model import Hook, Hooks, MemoryPolicy, Pairs, Personality
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 STATE_FILE = "state.json"
@@ -50,6 +51,9 @@ class ContainerState(Record):
     cgroup: Pairs = ()
     hooks: Hooks = Hooks()
     seccomp_flags: tuple[str, ...] | None = None
+    seccomp_listener: tuple[str, str] | None = None
+    personality: Personality | None = None
+    memory_policy: MemoryPolicy | None = None
 
     def public(self) -> dict[str, Any]:
         """Give the state as runtime-spec and runc's `state` spell it."""
@@ -92,6 +96,10 @@ def save(state_root: str, state: ContainerState) -> None:
     folder = container_dir(state_root, state.id)
     record = as_dict(state)
     del record["status"]
+    for name in _RARE:
+        value = record.pop(name)
+        if value is not None:
+            record[name] = list(value) if isinstance(value, tuple) else as_dict(value)
     record["annotations"] = dict(state.annotations)
     record["cgroup"] = dict(state.cgroup)
     record["hooks"] = {kind: [as_dict(hook) for hook in hooks] for kind, hooks in as_dict(state.hooks).items() if hooks}
@@ -134,10 +142,25 @@ def read_record(folder: str, container_id: str) -> ContainerState:
         record["namespaces"] = tuple(record["namespaces"])
         if record["seccomp_flags"] is not None:
             record["seccomp_flags"] = tuple(record["seccomp_flags"])
+        for name, kind in _RARE.items():
+            if record.get(name) is not None:
+                record[name] = kind(record[name])
         record["hooks"] = Hooks(**{kind: tuple(_hook(hook) for hook in hooks) for kind, hooks in record["hooks"].items()})
         return ContainerState(**record)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StateFault(f"the state of container {container_id!r} cannot be read ({error}): delete it with --force") from error
+
+
+def _tuples(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(part) if isinstance(part, list) else part for name, part in value.items()}
+
+
+_RARE: dict[str, Callable[[Any], Any]] = {
+    "seccomp_listener": tuple,
+    "personality": lambda value: Personality(**_tuples(value)),
+    "memory_policy": lambda value: MemoryPolicy(**_tuples(value)),
+}
+"""Fields most containers do not have, and how each is read back."""
 
 
 def _hook(value: dict[str, Any]) -> Hook:

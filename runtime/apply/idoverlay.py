@@ -11,7 +11,7 @@ from errno import EINVAL
 
 from runtime.apply.faults import Step
 from runtime.apply.idmap import IdMaps, map_ids
-from runtime.apply.mounts import set_options
+from runtime.apply.mounts import make_overlay, set_options
 from runtime.errors import KernelFault, RuntimeFault
 from runtime.kernel import mount as k
 
@@ -40,7 +40,7 @@ def mount_mapped_overlay(request: RootfsMount, id_maps: IdMaps) -> int:
                 layers.append(k.fsmount(k.fsopen("tmpfs")))  # overlayfs wants two layers when there is no upper one
                 k.fsconfig_string(context, "lowerdir+", f"/proc/self/fd/{layers[-1]}")
             set_options(context, request.options)
-            return k.fsmount(context, 0 if request.upper else k.MOUNT_ATTR_RDONLY)
+            return make_overlay(context, request)
         except OSError as error:
             raise _refused(context, error, request.lower[0]) from error
         finally:

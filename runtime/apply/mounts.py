@@ -83,7 +83,6 @@ def mount_overlay(request: RootfsMount, id_maps: IdMaps | None = None) -> int:
 
         return mount_mapped_overlay(request, id_maps)
     with Step("mount the root overlay"):
-        attributes = 0 if request.upper else k.MOUNT_ATTR_RDONLY
         context = k.fsopen("overlay")
         try:
             k.fsconfig_string(context, "source", "overlay")
@@ -92,12 +91,33 @@ def mount_overlay(request: RootfsMount, id_maps: IdMaps | None = None) -> int:
                 k.fsconfig_string(context, "upperdir", request.upper)
                 k.fsconfig_string(context, "workdir", request.work)
             set_options(context, request.options)
-            return k.fsmount(context, attributes)
+            return make_overlay(context, request)
         except OSError as error:
             said = k.messages(context)
             raise RuntimeFault(said, step="mount the root overlay", errno=error.errno, path=request.lower[0]) from error
         finally:
             os.close(context)
+
+
+def make_overlay(context: int, request: RootfsMount) -> int:
+    """Give the detached mount of a configured overlay; raise OSError, RuntimeFault.
+
+    overlayfs falls back to a read-only mount when it cannot write to the work directory: a downgrade nobody has asked for.
+    """
+    if not request.upper:
+        return k.fsmount(context, k.MOUNT_ATTR_RDONLY)
+    fd = k.fsmount(context)
+    if not os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+        return fd
+    os.close(fd)
+    space = os.statvfs(request.upper)
+    number = errno.EROFS if space.f_flag & os.ST_RDONLY else errno.ENOSPC
+    raise RuntimeFault(
+        f"the upper directory cannot be written to: {os.strerror(number).lower()}",
+        step="mount the root overlay",
+        errno=number,
+        path=request.upper,
+    )
 
 
 def _add_lower(context: int, request: RootfsMount) -> None:

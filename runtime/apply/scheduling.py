@@ -5,10 +5,12 @@ from __future__ import annotations
 from runtime.apply.faults import Step
 from runtime.errors import RuntimeFault
 from runtime.kernel import limits
+from runtime.plan.process import numbers
+from runtime.spec.words import MEMORY_POLICIES, MEMORY_POLICY_FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime.spec.model import Personality, Process
+    from runtime.spec.model import MemoryPolicy, Personality, Process
 
 
 def schedule(process: Process) -> None:
@@ -28,6 +30,13 @@ def schedule(process: Process) -> None:
     if process.io_priority is not None:
         with Step(f"set the I/O priority {process.io_priority.io_class}"):
             limits.ioprio_set(limits.IO_CLASSES[process.io_priority.io_class], process.io_priority.priority)
+
+
+def set_memory_policy(policy: MemoryPolicy) -> None:
+    """Apply linux.memoryPolicy to this process."""
+    mode = MEMORY_POLICIES[policy.mode] | sum(MEMORY_POLICY_FLAGS[flag] for flag in policy.flags)
+    with Step(f"set the memory policy {policy.mode}"):
+        limits.set_mempolicy(mode, numbers(policy.nodes) if policy.nodes.strip() else set())
 
 
 def set_personality(personality: Personality) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from runtime.kernel.libc import system_call
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
@@ -51,6 +53,14 @@ def send_signal(pidfd: int, signal: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+_getfd = system_call("pidfd_getfd", "lll")
+
+
+def getfd(pidfd: int, number: int) -> int:
+    """Give a copy, close-on-exec, of a descriptor another process has (Linux 5.6); raise OSError."""
+    return _getfd(pidfd, number, 0)
 
 
 def wait_end(pidfd: int, timeout: float) -> bool:

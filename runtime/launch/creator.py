@@ -18,6 +18,7 @@ from runtime.launch.inherited import Inherited
 from runtime.launch.preload import preload_launch
 from runtime.plan.launch import LaunchPlan, plan_launch
 from runtime.record import replace
+from runtime.spec.words import NOTIFY
 from runtime.state import CLOSED_GATE, FILTER_FILE, GATE, ContainerState, container_dir, read_file, reserve, save
 from runtime.undo import Descriptors, Undo
 
@@ -128,7 +129,17 @@ def _first_state(plan: LaunchPlan, cgroup: Cgroup) -> ContainerState:
         cgroup=cgroup.paths,
         hooks=plan.spec.hooks,
         seccomp_flags=None if seccomp is None else seccomp.flags,
+        seccomp_listener=_listener(seccomp),
+        personality=plan.spec.linux.personality,
+        memory_policy=plan.spec.linux.memory_policy,
     )
+
+
+def _listener(seccomp: Seccomp | None) -> tuple[str, str] | None:
+    """Give the path and the metadata of the agent that answers for system calls, when any is to be answered for."""
+    if seccomp is None or not any(rule.action == NOTIFY for rule in seccomp.syscalls):
+        return None
+    return seccomp.listener_path, seccomp.listener_metadata
 
 
 def now() -> str:
@@ -300,6 +311,8 @@ def compile_filter(seccomp: Seccomp | None, folder: str) -> bytes:
     from runtime.plan.seccomp import compile_filter as compile_profile
 
     flags = sum(FILTER_FLAGS[flag] for flag in seccomp.flags)
+    if _listener(seccomp) is not None:
+        flags = flags & ~FILTER_FLAGS["SECCOMP_FILTER_FLAG_TSYNC"] | FILTER_FLAGS["SECCOMP_FILTER_FLAG_NEW_LISTENER"]
     payload = flags.to_bytes(8, "little") + compile_profile(seccomp)
     fd = os.open(os.path.join(folder, FILTER_FILE), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

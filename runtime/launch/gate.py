@@ -11,7 +11,7 @@ import _socket
 import os
 
 from runtime.errors import ProtocolFault, RuntimeFault, StateFault
-from runtime.launch.protocol import GO, Link
+from runtime.launch.protocol import GO, LISTENER, TAKEN, Link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,10 +81,11 @@ def wait(gate: _socket.socket) -> Link:
 class Opening:
     """A start under way. `fileno` becomes readable when it is over; `finish` waits for that and gives the outcome."""
 
-    __slots__ = ("_link",)
+    __slots__ = ("_link", "_place")
 
     def __init__(self, folder: str, container_id: str) -> None:
         """Tell init to go on, without waiting; raise StateFault when nobody waits at the gate."""
+        self._place = (folder, container_id)
         try:
             self._link = Link(_connect(folder), "init")
         except OSError as error:
@@ -100,13 +101,27 @@ class Opening:
         return self._link.socket.fileno()
 
     def finish(self) -> None:
-        """Return when the program was executed; raise the fault that prevented it."""
+        """Return when the program was executed; raise the fault that prevented it.
+
+        init's seccomp listener, where it has one, goes to its agent in between.
+        """
         try:
-            kind, _ = self._link.receive_any()
+            kind, payload = self._link.receive_any()
+            if kind == LISTENER:
+                self._hand_over(int(payload))
+                self._link.send(TAKEN)
+                kind, _ = self._link.receive_any()
         finally:
             self._link.close()
         if kind:
             raise ProtocolFault(f"init said {kind!r} instead of executing the program", step="start")
+
+    def _hand_over(self, number: int) -> None:
+        from runtime.launch.agent import hand_over
+        from runtime.state import read_record
+
+        state = read_record(*self._place)
+        hand_over(state, state.pid, number)
 
     def close(self) -> None:
         """Stop waiting; the start goes on."""

@@ -16,10 +16,20 @@ _OUTPUT_LIMIT = 4096
 _SIGKILL = 9
 
 
-def run_hooks(kind: str, hooks: tuple[Hook, ...], state: str, *, task_fd: int | None = None) -> None:
-    """Run `hooks` one after the other; raise HookFault at the first that fails, is killed or takes too long."""
+def run_hooks(
+    kind: str,
+    hooks: tuple[Hook, ...],
+    state: str,
+    *,
+    task_fd: int | None = None,
+    environment: dict[str, str] | None = None,
+) -> None:
+    """Run `hooks` one after the other; raise HookFault at the first that fails, is killed or takes too long.
+
+    A hook without an environment of its own gets `environment`.
+    """
     for index, hook in enumerate(hooks):
-        _run(f"{kind} hook #{index}", hook, state, task_fd)
+        _run(f"{kind} hook #{index}", hook, state, (task_fd, environment or {}))
 
 
 def run_hooks_to_the_end(kind: str, hooks: tuple[Hook, ...], state: str) -> list[str]:
@@ -27,29 +37,31 @@ def run_hooks_to_the_end(kind: str, hooks: tuple[Hook, ...], state: str) -> list
     failed = []
     for index, hook in enumerate(hooks):
         try:
-            _run(f"{kind} hook #{index}", hook, state, None)
+            _run(f"{kind} hook #{index}", hook, state, (None, {}))
         except HookFault as fault:
             failed.append(str(fault))
     return failed
 
 
-def _run(name: str, hook: Hook, state: str, task_fd: int | None) -> None:
+def _run(name: str, hook: Hook, state: str, around: tuple[int | None, dict[str, str]]) -> None:
+    task_fd, inherited = around
     output = os.memfd_create("hook", os.MFD_CLOEXEC)
     given = os.memfd_create("state", os.MFD_CLOEXEC)
     try:
         os.write(given, state.encode("utf-8", "surrogateescape"))
         os.lseek(given, 0, os.SEEK_SET)
-        environment = dict(entry.partition("=")[::2] for entry in hook.env)
+        environment = dict(entry.partition("=")[::2] for entry in hook.env) if hook.env else inherited
         argv = hook.args or (hook.path,)
         pid = spawn(argv, environment, (given, output, output), path=hook.path, task_fd=task_fd)
         code = _wait(pid, hook.timeout)
         if code is None:
-            raise HookFault(f"{name} took longer than {hook.timeout} s", step="run hooks", path=hook.path)
+            raise HookFault(f"it took longer than {hook.timeout} s", step=f"error running {name}", path=hook.path)
         if code:
             said = os.pread(output, _OUTPUT_LIMIT, 0).decode(errors="replace").strip()
-            raise HookFault(f"{name} ended with exit code {code}: {said}", step="run hooks", path=hook.path)
+            detail = f"exit status {code}" + (f": {said}" if said else "")
+            raise HookFault(detail, step=f"error running {name}", path=hook.path)
     except OSError as error:
-        raise HookFault(f"{name} could not be run", step="run hooks", errno=error.errno, path=hook.path) from error
+        raise HookFault("", step=f"error running {name}", errno=error.errno, path=hook.path) from error
     finally:
         os.close(given)
         os.close(output)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runtime.launch.inherited import Inherited
     from runtime.launch.protocol import Link
     from runtime.plan.launch import LaunchPlan
-    from runtime.spec.model import Personality, Process
+    from runtime.spec.model import MemoryPolicy, Personality, Process
 
 
 def run(inherited: Inherited) -> NoReturn:
@@ -85,7 +85,7 @@ def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
     program.filter, program.filter_flags = split_filter(compiled)
     program.label_fd = label_fd
     program.find()
-    set_scheduling(plan.process.source, plan.spec.linux.personality)
+    set_scheduling(plan.process.source, plan.spec.linux.personality, plan.spec.linux.memory_policy)
     program.become()
     gate_fd = inherited.gate.fileno()
     kept = {label_fd, task_fd if plan.spec.hooks.start_container else -1} - {-1}
@@ -104,8 +104,8 @@ def _after_gate(inherited: Inherited, starter: Link, program: Program) -> None:
             from runtime.launch.hooks import run_hooks
 
             state = hook_state(inherited.plan, os.getpid(), "created")
-            run_hooks("startContainer", hooks, state, task_fd=inherited.task_fd)
-        program.execute()
+            run_hooks("startContainer", hooks, state, task_fd=inherited.task_fd, environment=program.environment)
+        program.execute(starter)
 
     inherited.gate.close()
     guarded(starter, work)
@@ -208,12 +208,14 @@ def _names_and_parameters(plan: LaunchPlan) -> None:
         write_sysctls(plan.spec.linux.sysctl)
 
 
-def set_scheduling(process: Process, personality: Personality | None) -> None:
-    """Set personality, scheduler and I/O priority where the document asks for them."""
-    if not (process.scheduler or process.io_priority or personality):
+def set_scheduling(process: Process, personality: Personality | None, policy: MemoryPolicy | None) -> None:
+    """Set personality, memory policy, scheduler and I/O priority where the document asks for them."""
+    if not (process.scheduler or process.io_priority or personality or policy):
         return
-    from runtime.apply.scheduling import schedule, set_personality
+    from runtime.apply.scheduling import schedule, set_memory_policy, set_personality
 
     schedule(process)
+    if policy is not None:
+        set_memory_policy(policy)
     if personality is not None:
         set_personality(personality)

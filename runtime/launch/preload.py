@@ -53,7 +53,7 @@ def _of_launch(plan: LaunchPlan) -> Iterator[str]:
         yield "runtime.apply.devices"
     if linux.sysctl:
         yield "runtime.apply.sysctl"
-    if linux.personality:
+    if linux.personality or linux.memory_policy:
         yield "runtime.apply.scheduling"
     if plan.spec.hostname or plan.spec.domainname:
         yield "runtime.kernel.uts"

@@ -13,6 +13,7 @@ from runtime.kernel import prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from runtime.launch.protocol import Link
     from runtime.plan.process import ProcessPlan
 
 
@@ -54,8 +55,10 @@ class Program:
     def _filter_needs_privilege(self) -> bool:
         return bool(self.filter) and not self.plan.source.no_new_privileges
 
-    def execute(self) -> None:
+    def execute(self, link: Link) -> None:
         """Execute the program; returns only by raising StartFault.
+
+        Who is at the other end of `link` takes the seccomp listener, where the profile has one.
 
         The filter is loaded last, so that it need allow nothing of ours; without no_new_privs that takes CAP_SYS_ADMIN, so
         the capabilities are dropped after it.
@@ -70,7 +73,9 @@ class Program:
             from runtime.kernel import seccomp
 
             with Step("load the seccomp filter"):
-                seccomp.load(self.filter, self.filter_flags)
+                listener = seccomp.load(self.filter, self.filter_flags)
+                if self.filter_flags & seccomp.NEW_LISTENER:
+                    link.hand_over_number(listener)
             if self._filter_needs_privilege():
                 credentials.take_capabilities(self.plan.capabilities)
         try:

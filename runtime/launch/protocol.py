@@ -34,6 +34,9 @@ A user namespace wants one more process, for what happens before GO:
 Any of them may send FAULT (a runtime.errors value) and end. The link is one SEQPACKET socket; its end means that the other
 side died: init then ends by itself at any phase before READY, so a killed creator leaves nothing that runs.
 
+With a seccomp listener, LISTENER number comes before execve(2), after GO at the gate or in the link of an exec; TAKEN answers
+it once the agent has the descriptor.
+
 An exec has a stage1 that joins the cgroup itself; CHILD, GO and CONFINE have the same meaning, MOUNTED is not said, and
 instead of READY the link simply closes when execve(2) succeeds.
 """
@@ -41,6 +44,7 @@ instead of READY the link simply closes when execve(2) succeeds.
 from __future__ import annotations
 
 import _socket
+import os
 import sys
 
 from runtime.errors import ProtocolFault, RuntimeFault, from_value
@@ -59,6 +63,8 @@ HOOKED = b"hooked"
 CONFINE = b"confine"
 CONFINED = b"confined"
 READY = b"ready"
+LISTENER = b"listener"
+TAKEN = b"taken"
 FAULT = b"fault"
 
 _LIMIT = 160 * 1024
@@ -148,6 +154,19 @@ class Link:
         if kind != expected or not ancillary:
             raise ProtocolFault(f"{self.peer} said {kind!r} when {expected!r} was awaited", step="wait for a message")
         return int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+
+    def hand_over_number(self, fd: int) -> None:
+        """Name a descriptor for the peer to take, and wait until it has; raise ProtocolFault when it is gone.
+
+        Only write(2) and read(2) are called: a seccomp filter is in place already, and who answers for other calls is not.
+        """
+        try:
+            os.write(self.socket.fileno(), LISTENER + b"\0" + str(fd).encode())
+            answer = os.read(self.socket.fileno(), 64)
+        except OSError as error:
+            raise ProtocolFault(f"{self.peer} is gone", step="hand the seccomp listener over", errno=error.errno) from error
+        if answer != TAKEN + b"\0":
+            raise ProtocolFault(f"{self.peer} did not take it", step="hand the seccomp listener over")
 
     def close(self) -> None:
         """End the conversation."""

@@ -122,7 +122,13 @@ def _exec(request: ExecRequest, container: ContainerState, plan: ProcessPlan, ta
     ours.send(protocol.GO)
     ours.receive(protocol.CONFINE)
     ours.send(protocol.CONFINED, compiled)
-    said, _ = ours.receive_any()
+    said, payload = ours.receive_any()
+    if said == protocol.LISTENER:
+        from runtime.launch.agent import hand_over
+
+        hand_over(container, pid, int(payload))
+        ours.send(protocol.TAKEN)
+        said, _ = ours.receive_any()
     if said:
         raise RuntimeFault(f"the process said {said!r} instead of executing the program", step="exec")
     if request.pid_file is not None:
@@ -194,7 +200,7 @@ def _process(job: Exec, *, joined_user: bool, label: int) -> None:
     affinity = job.plan.source.exec_cpu_affinity
     if affinity is not None and affinity.final:
         run_on(affinity.final)
-    set_scheduling(job.plan.source, None)
+    set_scheduling(job.plan.source, job.container.personality, job.container.memory_policy)
     program.become()
     close_others({0, 1, 2, link.socket.fileno(), *range(3, 3 + request.preserve_fds), *({label} - {-1})})
-    program.execute()
+    program.execute(link)

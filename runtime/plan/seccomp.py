@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from runtime.errors import KernelFault, RuntimeFault
+from runtime.errors import RuntimeFault
 from runtime.kernel import libseccomp
 from runtime.spec.words import SECCOMP_OPERATORS
 
@@ -31,6 +31,7 @@ ACTIONS = {
     "SCMP_ACT_TRACE": 0x7FF00000,
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
 }
 _WITH_DATA = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
 _LENIENT = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
@@ -70,7 +71,7 @@ _cache: dict[Seccomp, bytes] = {}
 def compile_filter(profile: Seccomp) -> bytes:
     """Give the program (struct sock_filter's) for a validated profile; the last few are kept.
 
-    Raises KernelFault without libseccomp or for SCMP_ACT_NOTIFY, RuntimeFault for a profile the library refuses.
+    Raises KernelFault without libseccomp, RuntimeFault for a profile the library refuses.
     """
     known = _cache.get(profile)
     if known is None:
@@ -83,8 +84,6 @@ def compile_filter(profile: Seccomp) -> bytes:
 
 def action_value(action: str, errno_ret: int | None, default_errno: int = _EPERM) -> int:
     """Give the kernel's number for an action; errno or trace data are EPERM unless given."""
-    if action == "SCMP_ACT_NOTIFY":
-        raise KernelFault("SCMP_ACT_NOTIFY is not supported by this build", feature="seccomp notify", step=_STEP)
     data = (default_errno if errno_ret is None else errno_ret) & 0xFFFF if action in _WITH_DATA else 0
     return ACTIONS[action] | data
 

@@ -79,10 +79,7 @@ def validate(spec: Spec) -> None:
 
 def _refuse_unserved(linux: Linux) -> None:
     """Refuse what this build would otherwise leave out in silence."""
-    for name, asked in (
-        ("intelRdt", linux.intel_rdt),
-        ("memoryPolicy", linux.memory_policy),
-    ):
+    for name, asked in (("intelRdt", linux.intel_rdt),):
         _require(not asked, f"/linux/{name}", "is not supported by this build of the runtime")
 
 
@@ -294,6 +291,6 @@ def _seccomp_rule(rule: SeccompSyscall, where: str, seccomp: Seccomp) -> None:
     _require_word(rule.action, SECCOMP_ACTIONS, f"{where}/action", "a seccomp action")
     if rule.action == "SCMP_ACT_NOTIFY":
         _require(seccomp.listener_path, "/linux/seccomp/listenerPath", "is missing: SCMP_ACT_NOTIFY needs it")
-        _require("write" not in rule.names, f"{where}/names", "SCMP_ACT_NOTIFY cannot be used for write")
+        _require("write" not in rule.names, f"{where}/names", "SCMP_ACT_NOTIFY cannot be used for the write syscall")
     for index, argument in enumerate(rule.args):
         _require_word(argument.op, SECCOMP_OPERATORS, f"{where}/args/{index}/op", "a comparison")
