@@ -12,6 +12,7 @@ import structlog
 
 from shim.container.bundle import BundleOrder, create_request, prepare_bundle
 from shim.container.cleanup import remove_container_dir
+from shim.container.remove import remove_container
 from shim.container.replay import replay_command
 from shim.container.spec.paths import container_log_path
 from shim.container.spec.signals import parse_signal, stop_signal
@@ -78,6 +79,9 @@ def _check(node: Node, pod: Pod, config: ContainerConfig) -> Order:
 
 async def _create_or_find(node: Node, order: Order) -> str:
     container = node.containers.named(order.name)
+    if container is not None and container.state is State.CREATING:  # no call makes it: its undoing has failed
+        await remove_container(node, container.id)
+        container = None
     if container is None:
         return await _create(node, order)
     if container.state is State.CREATED and container.config == order.config:

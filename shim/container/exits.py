@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from shim.errors import NotFound, WherryError
+from shim.errors import NotFound
 from shim.events import EventKind
 from shim.monitor.protocol import Exited, LogLost, Oom
 
@@ -91,9 +91,6 @@ async def record_exit(node: Node, event: Exited) -> None:
         container = await node.containers.update(event.container_id, lambda status: ended(status, event), must_persist=False)
     except NotFound:
         return
-    except WherryError as error:  # it is published all the same, and the exit record is on disk
-        log.warning("end of a container was not saved", container=event.container_id, error=str(error))
-        container = node.containers.get(event.container_id)
     announce(node, container)
 
 

@@ -21,6 +21,7 @@ from shim.pod.cgroup import own_cgroup
 from shim.pod.features import handler_features
 from shim.pod.files import remove_pod_files, write_pod_files
 from shim.pod.namespaces import namespace_request, options
+from shim.pod.remove import remove_pod_sandbox
 from shim.pod.rollback import Rollback, settled
 from shim.pod.timing import Timing
 from shim.store.pods import Pod, PodMeta, PodStatus, pod_name
@@ -60,6 +61,9 @@ def _check(node: Node, config: PodSandboxConfig, runtime_handler: str) -> str:
 
 async def _run_or_find(node: Node, name: str, config: PodSandboxConfig, handler: str) -> str:
     pod = node.pods.named(name)
+    if pod is not None and not pod.status.ready_at:  # no call makes it: its undoing has failed
+        await remove_pod_sandbox(node, pod.id)
+        pod = None
     if pod is None:
         return await _run(node, name, config, handler)
     if pod.ready and pod.meta.handler == handler and pod.config == config:

@@ -34,11 +34,19 @@ SCHEMA_MODULES = ("shim.store.meta", "shim.store.pods", "shim.store.containers",
 """Modules that own tables; each has SCHEMA, statements that are harmless when repeated."""
 
 
+RESERVED = 1001 * (4096 + 24) + 32
+"""Bytes of the log of changes at its largest: SQLite writes it back and starts over after a thousand pages."""
+KEPT = "-reserve"
+"""Suffix of the file that holds the space of the log while no daemon runs."""
+
+
 class Database:
     """A connection and its writer thread; made by `open`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
         self._connection = connection
+        self._path = path
+        self._closed = False
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="wherry-db")
 
     @classmethod
@@ -49,11 +57,14 @@ class Database:
         naming it.
         """
         try:
+            _give_back(path)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
         except (OSError, sqlite3.Error) as error:
             raise Internal(f"database {path} cannot be opened: {error}") from error
         try:
+            # One process only: without this the index of the log is a mapped file, and a full disk would be a SIGBUS.
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA foreign_keys=ON")
@@ -65,7 +76,8 @@ class Database:
         except BaseException:
             connection.close()
             raise
-        return cls(connection)
+        _reserve(f"{path}-wal")
+        return cls(connection, path)
 
     def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         """Give fn(connection), at once; only for the time before the daemon serves, when nothing writes."""
@@ -86,8 +98,12 @@ class Database:
 
     def close(self) -> None:
         """Finish what is queued and close; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
         self._writer.shutdown(wait=True)
         self._connection.close()
+        _reserve(self._path + KEPT)  # the log is gone now, and its space must be there when we start again
 
     def _transact(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._connection
@@ -103,6 +119,21 @@ class Database:
         except sqlite3.OperationalError as error:
             raise _operational(error) from error
         return result
+
+
+def _reserve(path: str) -> None:
+    """Give a file all the space it will need: on a full disk pods and images can still be removed, which is what frees it."""
+    with contextlib.suppress(OSError):  # it is as full as that already
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, RESERVED)
+        finally:
+            os.close(fd)
+
+
+def _give_back(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path + KEPT)
 
 
 def _operational(error: sqlite3.OperationalError) -> Exception:

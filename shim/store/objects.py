@@ -12,7 +12,9 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
-from shim.errors import AlreadyExists, InvalidArgument, NotFound
+import structlog
+
+from shim.errors import AlreadyExists, InvalidArgument, NotFound, WherryError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from shim.store.database import Database
 
 S = TypeVar("S")
+
+log = structlog.get_logger()
 
 
 class Item(Protocol[S]):
@@ -135,8 +139,8 @@ class ObjectStore(Generic[I, S]):
     async def update(self, item_id: str, change: Callable[[S], S], *, must_persist: bool = True) -> I:
         """Replace the status by change(status), commit, publish, and give the object; raise NotFound when it is gone.
 
-        With must_persist=False a status that the disk refuses is published all the same: what happened has happened,
-        and recovery learns it from the exit record.
+        With must_persist=False a status that the disk refuses is published all the same, and only logged: what happened has
+        happened, and recovery learns it from the monitor or the exit record.
         """
         return await asyncio.shield(self._update(item_id, change, must_persist))
 
@@ -153,7 +157,12 @@ class ObjectStore(Generic[I, S]):
             if not must_persist:
                 self._items[item_id] = changed
             statement = f"UPDATE {self._kind} SET status = ? WHERE id = ?"  # noqa: S608 - the name is ours
-            await self._database.write(lambda connection: connection.execute(statement, (status, item_id)))
+            try:
+                await self._database.write(lambda connection: connection.execute(statement, (status, item_id)))
+            except WherryError as error:
+                if must_persist:
+                    raise
+                log.warning("a status was not saved", kind=self._kind, id=item_id, error=str(error))
             self._items[item_id] = changed
             return changed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -51,7 +52,15 @@ def remains(root: Path) -> list[str]:
     found += [
         str(path) for folder in ("layers/recipes", "content/sha256", "content/partial") for path in (root / folder).iterdir()
     ]
-    database = Database.open(str(root / "wherry.db"))
+    with tempfile.TemporaryDirectory(prefix="wherry-db") as copy:  # a store that is open keeps its database to itself
+        for path in root.glob("wherry.db*"):
+            shutil.copy(path, copy)
+        return found + _rows(f"{copy}/wherry.db")
+
+
+def _rows(path: str) -> list[str]:
+    found: list[str] = []
+    database = Database.open(path)
     try:
         for table in ("image", "image_ref", "image_layer", "layer", "snapshot"):
             query = f"SELECT count(*) FROM {table}"

@@ -11,7 +11,7 @@ from shim.container.reopen_log import reopen_container_log
 from shim.container.start import start_container
 from shim.container.status import list_containers
 from shim.container.stop import stop_container
-from shim.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, WherryError
+from shim.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, WherryError
 from shim.events import EventKind
 from shim.gen.runtime.v1 import api_pb2
 from shim.monitor.protocol import StartFailed
@@ -174,6 +174,37 @@ async def test_a_failed_create_is_undone(world, pod, step):
     assert trace[-1] == "rootfs.remove"
     assert len(node.containers) == 0
     assert files_below(f"{node.config.root}/containers") == []
+
+
+async def test_what_could_not_be_undone_is_undone_by_the_repetition(world, pod, monkeypatch):
+    node, trace = world
+    trace.fail["monitor.create"] = WherryError("no luck")
+
+    async def full(_id):
+        raise ResourceExhausted("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.containers, "remove", full)
+        with pytest.raises(WherryError, match="no luck"):
+            await create_container(node, pod, container_config())
+    assert len(node.containers) == 1
+    trace.fail.clear()
+    container_id = await create_container(node, pod, container_config())
+    assert [one.id for one in node.containers] == [container_id]
+
+
+async def test_what_has_happened_is_shown_though_the_disk_is_full(world, pod, monkeypatch):
+    node, _ = world
+    container_id = await create_container(node, pod, container_config())
+
+    async def full(_change):
+        raise ResourceExhausted("no space")
+
+    monkeypatch.setattr(node.database, "write", full)
+    await start_container(node, container_id)
+    assert shown(node, container_id).state == api_pb2.CONTAINER_RUNNING
+    await node.monitors.get(pod).exits(container_id, 4)
+    assert shown(node, container_id).exit_code == 4
 
 
 async def test_a_cancelled_create_is_undone(world, pod):

@@ -1,11 +1,13 @@
 import asyncio
+import os
+import shutil
 import sqlite3
 
 import pytest
 
 from shim.errors import Internal
 from shim.store import meta
-from shim.store.database import Database
+from shim.store.database import KEPT, RESERVED, Database
 
 
 @pytest.fixture
@@ -18,6 +20,7 @@ def database(tmp_path):
 async def test_a_write_is_seen_by_a_new_connection(database, tmp_path):
     await database.write(lambda connection: meta.put(connection, "boot", "1"))
     await database.write(lambda connection: meta.put(connection, "boot", "2"))
+    database.close()
     other = Database.open(str(tmp_path / "wherry.db"), [meta.SCHEMA])
     assert other.read(lambda connection: meta.get(connection, "boot")) == "2"
     other.close()
@@ -53,3 +56,36 @@ def test_garbage_is_named(tmp_path):
     with pytest.raises(Internal, match="cannot be used"):
         Database.open(str(path), [])
     assert path.stat().st_size == 7000
+
+
+async def test_the_space_of_the_log_is_always_ours(tmp_path):
+    """A full disk must not keep rows from being deleted, which is what frees it."""
+    path = str(tmp_path / "wherry.db")
+
+    def blocks(suffix):
+        return os.stat(path + suffix).st_blocks * 512
+
+    database = Database.open(path, [meta.SCHEMA])
+    assert blocks("-wal") >= RESERVED
+    assert not os.path.exists(path + "-shm")  # a mapped file would be a SIGBUS on a full disk
+    for round_ in range(3000):
+        await database.write(lambda connection, r=round_: meta.put(connection, f"key {r % 7}", "x" * 2000))
+    assert os.stat(path + "-wal").st_size <= RESERVED
+    database.close()
+    database.close()
+    assert blocks(KEPT) >= RESERVED
+    again = Database.open(path, [meta.SCHEMA])
+    assert not os.path.exists(path + KEPT)
+    assert again.read(lambda connection: meta.get(connection, "key 3")) == "x" * 2000
+    again.close()
+
+
+async def test_the_log_of_a_killed_daemon_is_read_back(database, tmp_path):
+    await database.write(lambda connection: meta.put(connection, "boot", "1"))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in tmp_path.glob("wherry.db*"):
+        shutil.copy(path, copy)
+    other = Database.open(str(copy / "wherry.db"), [meta.SCHEMA])
+    assert other.read(lambda connection: meta.get(connection, "boot")) == "1"
+    other.close()
