@@ -38,6 +38,9 @@ _FAULT_CODES = {
     "state": "FAILED_PRECONDITION",
     "kernel": "FAILED_PRECONDITION",
 }
+_NO_SPACE = "RESOURCE_EXHAUSTED"
+_FULL = (28, 122)
+"""ENOSPC and EDQUOT."""
 _CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 _NOSIGNAL = int(socket.MSG_NOSIGNAL)
@@ -205,9 +208,11 @@ def value_of(error: BaseException) -> dict[str, Any]:
         return {"code": error.code, "message": str(error), "details": dict(error.details)}
     if hasattr(error, "to_value"):
         fault = error.to_value()
-        return {"code": _FAULT_CODES.get(fault.get("kind"), "UNKNOWN"), "message": str(error), "details": {"fault": fault}}
+        code = _NO_SPACE if fault.get("errno") in _FULL else _FAULT_CODES.get(fault.get("kind"), "UNKNOWN")
+        return {"code": code, "message": str(error), "details": {"fault": fault}}
     if isinstance(error, OSError):
-        return {"code": "UNKNOWN", "message": str(error), "details": {"errno": error.errno, "path": str(error.filename or "")}}
+        code = _NO_SPACE if error.errno in _FULL else "UNKNOWN"
+        return {"code": code, "message": str(error), "details": {"errno": error.errno, "path": str(error.filename or "")}}
     return {"code": "INTERNAL", "message": f"{type(error).__name__}: {error}", "details": {}}
 
 

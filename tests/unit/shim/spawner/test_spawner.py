@@ -74,7 +74,7 @@ async def test_a_job_has_only_what_it_was_given(client: SpawnerClient) -> None:
     ("how", "kind", "text"),
     [
         ("typed", ResourceExhausted, "disk: full"),
-        ("os", WherryError, "no space left"),
+        ("os", ResourceExhausted, "no space left"),
         ("die", Internal, "status 137"),
         ("exit", Internal, "SystemExit: 7"),
         ("unserialisable", Internal, "not a JSON value"),
