@@ -63,7 +63,7 @@ class Extras:
             os.kill(self._pids[container_id], signal)
 
     async def update(self, container_id: str, resources: dict[str, Any]) -> None:
-        pass
+        """Change nothing: limits are no part of the rehearsal."""
 
     def is_frozen(self) -> bool:
         """Play nothing."""

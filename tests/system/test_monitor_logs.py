@@ -122,7 +122,7 @@ async def test_a_leaked_grandchild_does_not_hold_up_the_exit(pod: PodHarness) ->
 
     def host_pid(config: dict[str, dict[str, list[dict[str, str]]]]) -> None:
         config["linux"]["namespaces"] = [one for one in config["linux"]["namespaces"] if one["type"] != "pid"]
-        config["mounts"] = [{"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]}]  # type: ignore[assignment]
+        config["mounts"] = [{"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]}]  # type: ignore[assignment] - JSON
 
     request = await pod.run("sh", "-c", "setsid sleep 9876 & echo done; exit 6", change=host_pid)
     assert (await asyncio.wait_for(pod.exited(request.container_id), 10)).exit_code == 6

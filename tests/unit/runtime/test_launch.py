@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 import pytest
@@ -227,7 +228,8 @@ def test_no_module_is_found_once_imports_are_forbidden():
     if pid == 0:
         try:
             forbid_imports()
-            __import__("colorsys")  # any module that is not loaded yet
+            sys.modules.pop("colorsys", None)
+            __import__("colorsys")  # any module that is not loaded
             os.write(writer, b"imported")
         except ImportError:
             os.write(writer, b"refused")

@@ -89,7 +89,7 @@ class Backend:
 async def streaming(**settings: float) -> AsyncIterator[tuple[StreamingServer, Backend]]:
     """Give a server and its backend."""
     backend = Backend()
-    server = StreamingServer(StreamingConfig(**settings), backend)  # type: ignore[arg-type]
+    server = StreamingServer(StreamingConfig(**settings), backend)  # type: ignore[arg-type] - the settings of one test
     try:
         yield server, backend
     finally:
