@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from shim.config import StreamingConfig
 from shim.errors import Unavailable
 from shim.streaming.pipes import FdReader, FdWriter
+from shim.streaming.requests import ExecStream
 from shim.streaming.server import StreamingServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from shim.streaming.requests import AttachStream, ExecStream
+    from shim.streaming.requests import AttachStream
 
 
 class Echo:
@@ -122,3 +123,10 @@ async def tcp_echo() -> AsyncIterator[int]:
         if handlers:  # whoever forwards closes its connections when its client goes
             _done, left = await asyncio.wait(handlers, timeout=5)
             assert not left
+
+
+Parts = tuple[StreamingServer, Backend]
+
+
+def order(*command: str, stdin: bool = False, tty: bool = False) -> ExecStream:
+    return ExecStream(container_id="c", command=command, stdin=stdin, stdout=True, stderr=False, tty=tty)
