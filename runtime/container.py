@@ -6,7 +6,7 @@ import os
 
 from runtime.errors import NotFoundFault, RuntimeFault, StateFault
 from runtime.kernel import pidfd
-from runtime.launch.creator import end_process, remove_folder
+from runtime.launch.ending import end_process, remove_folder
 from runtime.launch.gate import open_gate
 from runtime.state import GATE, ContainerState, alive, container_dir, load, read_record
 

@@ -11,10 +11,11 @@ from runtime.errors import RuntimeFault
 from runtime.kernel import mount as k
 from runtime.kernel import pidfd
 from runtime.kernel.fork import fork_into
-from runtime.kernel.limits import prlimit
 from runtime.launch import gate, init, protocol, stage1
+from runtime.launch.ending import end_child, end_process, remove_folder
 from runtime.launch.entering import fork_init
 from runtime.launch.inherited import Inherited
+from runtime.launch.outside import set_limits, write_pid_file
 from runtime.launch.preload import preload_launch
 from runtime.plan.launch import LaunchPlan, plan_launch
 from runtime.record import replace
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from runtime.launch.protocol import Link
     from runtime.request import CreateRequest
     from runtime.spec.model import Seccomp, Spec
-
-_END_TIMEOUT = 10.0
-"""Seconds a killed process of ours may take to end before the fault says that it hangs in the kernel."""
 
 
 def load_spec(request: CreateRequest) -> Spec:
@@ -328,57 +326,3 @@ def _runtime_hooks(plan: LaunchPlan, pid: int) -> None:
     state = init.hook_state(plan, pid, "creating")
     run_hooks("prestart", plan.spec.hooks.prestart, state)
     run_hooks("createRuntime", plan.spec.hooks.create_runtime, state)
-
-
-def set_limits(pid: int, limits: tuple[tuple[int, int, int], ...]) -> None:
-    """Set the resource limits of a process of ours from outside, where the privilege to raise them is."""
-    for number, soft, hard in limits:
-        with Step(f"set resource limit {number} to {soft}:{hard}"):
-            prlimit(pid, number, soft, hard)
-
-
-def write_pid_file(path: str, pid: int) -> None:
-    """Write a process id to a file, whole or not at all."""
-    scratch = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
-    with Step("write the pid file", path):
-        fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        try:
-            os.write(fd, str(pid).encode())
-        finally:
-            os.close(fd)
-        os.rename(scratch, path)
-
-
-def end_child(pid: int) -> None:
-    """Kill and reap a child, if it is still there."""
-    try:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
-        return
-
-
-def end_process(pid: int, start_time: int) -> None:
-    """Kill a process and wait for its end, reaping it when it is ours; raise RuntimeFault when it does not end."""
-    fd = pidfd.open_process(pid, start_time)
-    if fd is not None:
-        try:
-            pidfd.send_signal(fd, 9)
-            if not pidfd.wait_end(fd, _END_TIMEOUT):
-                raise RuntimeFault(f"process {pid} does not end: it may hang in the kernel", step="kill the container")
-        finally:
-            os.close(fd)
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return
-
-
-def remove_folder(folder: str) -> None:
-    """Remove a container's state directory and the files in it."""
-    try:
-        for name in os.listdir(folder):
-            os.unlink(os.path.join(folder, name))
-        os.rmdir(folder)
-    except FileNotFoundError:
-        return

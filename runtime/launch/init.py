@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 
 from runtime.apply.faults import Step
 from runtime.apply.labels import open_label
-from runtime.kernel import keyring, prctl
+from runtime.kernel import prctl
 from runtime.launch import console as consoles
 from runtime.launch import gate, protocol, root
+from runtime.launch.becoming import become_root, join_keyring, set_scheduling, split_filter
 from runtime.launch.entering import adjust_oom_score, enter_as_init, leave_affinity
 from runtime.launch.guarded import guarded
 from runtime.launch.inherited import close_others, settle
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from runtime.launch.inherited import Inherited
     from runtime.launch.protocol import Link
     from runtime.plan.launch import LaunchPlan
-    from runtime.spec.model import MemoryPolicy, Personality, Process
 
 
 def run(inherited: Inherited) -> NoReturn:
@@ -127,24 +126,6 @@ def hook_state(plan: LaunchPlan, pid: int, status: str) -> str:
     )
 
 
-def join_keyring(name: str) -> None:
-    """Leave the caller's session keyring; a kernel without keyrings has none to leave."""
-    try:
-        serial = keyring.join_session_keyring(name)
-        keyring.allow_owner(serial)
-    except OSError as error:
-        if error.errno != errno.ENOSYS:
-            with Step("join a session keyring"):
-                raise
-
-
-def split_filter(payload: bytes) -> tuple[bytes, int]:
-    """Take a CONFINED message apart: eight bytes of flags and the program; nothing at all without a profile."""
-    if not payload:
-        return b"", 0
-    return payload[8:], int.from_bytes(payload[:8], "little")
-
-
 def _prepare_root(inherited: Inherited) -> consoles.Console | None:
     plan = inherited.plan
     null_fd = root.open_null()
@@ -167,18 +148,6 @@ def _enter(plan: LaunchPlan, paths: RootPaths, null_fd: int) -> None:
     root.protect_root(plan, paths, null_fd)
     os.close(null_fd)
     root.enter_root(plan, paths)
-
-
-def become_root() -> None:
-    """Take the ids of the new user namespace's root; until here the process had the host root's, to reach the bundle."""
-    with Step("become root of the user namespace"):
-        try:  # noqa: SIM105 - contextlib costs an import
-            os.setgroups(())
-        except PermissionError:
-            pass  # setgroups is denied in namespaces made without privilege (user_namespaces(7))
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
-        prctl.set_dumpable(dumpable=False)
 
 
 def _create_hooks(inherited: Inherited) -> None:
@@ -206,16 +175,3 @@ def _names_and_parameters(plan: LaunchPlan) -> None:
         from runtime.apply.sysctl import write_sysctls
 
         write_sysctls(plan.spec.linux.sysctl)
-
-
-def set_scheduling(process: Process, personality: Personality | None, policy: MemoryPolicy | None) -> None:
-    """Set personality, memory policy, scheduler and I/O priority where the document asks for them."""
-    if not (process.scheduler or process.io_priority or personality or policy):
-        return
-    from runtime.apply.scheduling import schedule, set_memory_policy, set_personality
-
-    schedule(process)
-    if policy is not None:
-        set_memory_policy(policy)
-    if personality is not None:
-        set_personality(personality)

@@ -14,11 +14,12 @@ from runtime.kernel.fork import fork, fork_into
 from runtime.kernel.namespace import CLONE_NEWUSER, FLAGS, setns
 from runtime.launch import console as consoles
 from runtime.launch import protocol
-from runtime.launch.creator import end_child, end_process, set_limits, write_pid_file
+from runtime.launch.becoming import become_root, join_keyring, set_scheduling, split_filter
+from runtime.launch.ending import end_child, end_process
 from runtime.launch.entering import adjust_oom_score, leave_affinity, run_on
 from runtime.launch.guarded import guarded
 from runtime.launch.inherited import close_others, settle
-from runtime.launch.init import become_root, join_keyring, set_scheduling, split_filter
+from runtime.launch.outside import set_limits, write_pid_file
 from runtime.launch.preload import preload_process
 from runtime.launch.program import Program
 from runtime.plan.process import ProcessPlan, plan_process
