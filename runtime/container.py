@@ -13,7 +13,7 @@ from runtime.state import GATE, ContainerState, alive, container_dir, load, read
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.apply.cgroup import Cgroup
-    from runtime.spec.model import Hook
+    from runtime.spec.lasting import Hook
     from runtime.spec.resources import Resources
 
 _SIGKILL = 9

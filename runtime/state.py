@@ -13,7 +13,7 @@ from runtime import jsonlite
 from runtime.errors import ExistsFault, NotFoundFault, RuntimeFault, StateFault
 from runtime.kernel import pidfd
 from runtime.record import Record, as_dict, replace
-from runtime.spec.model import Hook, Hooks, MemoryPolicy, Pairs, Personality
+from runtime.spec.lasting import Hook, Hooks, MemoryPolicy, Pairs, Personality
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

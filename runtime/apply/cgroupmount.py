@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from runtime.apply.mounts import Mounter
     from runtime.apply.paths import RootPaths
     from runtime.plan.mounts import MountPlan
-    from runtime.spec.model import Pairs
+    from runtime.spec.lasting import Pairs
 
 _TMPFS = ("mode=755", "size=64k")
 

@@ -10,7 +10,8 @@ from runtime.spec.words import MEMORY_POLICIES, MEMORY_POLICY_FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime.spec.model import MemoryPolicy, Personality, Process
+    from runtime.spec.lasting import MemoryPolicy, Personality
+    from runtime.spec.model import Process
 
 
 def schedule(process: Process) -> None:

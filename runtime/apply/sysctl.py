@@ -10,7 +10,7 @@ from runtime.kernel.path import PROC_SUPER_MAGIC, fstatfs_type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime.spec.model import Pairs
+    from runtime.spec.lasting import Pairs
 
 
 def write_sysctls(values: Pairs) -> None:

@@ -10,7 +10,8 @@ from runtime.kernel import keyring, prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime.spec.model import MemoryPolicy, Personality, Process
+    from runtime.spec.lasting import MemoryPolicy, Personality
+    from runtime.spec.model import Process
 
 
 def become_root() -> None:

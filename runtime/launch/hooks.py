@@ -10,7 +10,7 @@ from runtime.kernel.spawn import spawn, wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime.spec.model import Hook
+    from runtime.spec.lasting import Hook
 
 _OUTPUT_LIMIT = 4096
 _SIGKILL = 9

@@ -12,7 +12,7 @@ from runtime.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime.spec.model import Pairs
+    from runtime.spec.lasting import Pairs
     from runtime.spec.resources import Resources
 
 UNIFIED = ""

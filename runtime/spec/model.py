@@ -7,10 +7,8 @@ None where absence means something, and the empty value (`""`, `()`, `Linux()`) 
 from __future__ import annotations
 
 from runtime.record import Record
+from runtime.spec.lasting import Hooks, MemoryPolicy, Pairs, Personality
 from runtime.spec.resources import Resources
-
-Pairs = tuple[tuple[str, str], ...]
-"""A map of strings; `dict(pairs)` gives it back."""
 
 
 class User(Record):
@@ -119,26 +117,6 @@ class Mount(Record):
     gid_mappings: tuple[IdMapping, ...] = ()
 
 
-class Hook(Record):
-    """One program to run at a step of the life cycle; `args` includes argv[0]; timeout in seconds."""
-
-    path: str
-    args: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
-    timeout: int | None = None
-
-
-class Hooks(Record):
-    """The six kinds of hooks (runtime-spec "POSIX-platform Hooks")."""
-
-    prestart: tuple[Hook, ...] = ()
-    create_runtime: tuple[Hook, ...] = ()
-    create_container: tuple[Hook, ...] = ()
-    start_container: tuple[Hook, ...] = ()
-    poststart: tuple[Hook, ...] = ()
-    poststop: tuple[Hook, ...] = ()
-
-
 class Namespace(Record):
     """A namespace to join (`path`) or to make (empty path). `type` is pid, network, mount, ipc, uts, user, cgroup or time."""
 
@@ -203,13 +181,6 @@ class Seccomp(Record):
     syscalls: tuple[SeccompSyscall, ...] = ()
 
 
-class Personality(Record):
-    """personality(2): `domain` is LINUX or LINUX32."""
-
-    domain: str
-    flags: tuple[str, ...] = ()
-
-
 class IntelRdt(Record):
     """resctrl(8) group and schemata."""
 
@@ -218,14 +189,6 @@ class IntelRdt(Record):
     mem_bw_schema: str = ""
     schemata: tuple[str, ...] = ()
     enable_monitoring: bool = False
-
-
-class MemoryPolicy(Record):
-    """set_mempolicy(2): `mode` is spelled MPOL_BIND, `flags` MPOL_F_STATIC_NODES, `nodes` is a list such as "0-3,7"."""
-
-    mode: str
-    nodes: str = ""
-    flags: tuple[str, ...] = ()
 
 
 class Linux(Record):

@@ -6,12 +6,11 @@ What the parts mean together is `runtime.spec.validate`'s. Members this runtime 
 from __future__ import annotations
 
 from runtime.errors import SpecFault
+from runtime.spec.lasting import Hook, Hooks
 from runtime.spec.model import (
     Capabilities,
     ConsoleSize,
     ExecCpuAffinity,
-    Hook,
-    Hooks,
     IdMapping,
     IoPriority,
     Linux,

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from runtime.spec.model import (
-    Device,
-    IdMapping,
-    IntelRdt,
-    Linux,
-    MemoryPolicy,
-    Namespace,
-    NetDevice,
-    Personality,
-    TimeOffset,
-)
+from runtime.spec.lasting import MemoryPolicy, Personality
+from runtime.spec.model import Device, IdMapping, IntelRdt, Linux, Namespace, NetDevice, TimeOffset
 from runtime.spec.parse_resources import parse_resources
 from runtime.spec.parse_seccomp import parse_seccomp
 from runtime.spec.reader import I64, U32, Reader

@@ -30,18 +30,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runtime.spec.model import (
-        Hook,
-        IdMapping,
-        Linux,
-        MemoryPolicy,
-        Namespace,
-        Process,
-        Scheduler,
-        Seccomp,
-        SeccompSyscall,
-        Spec,
-    )
+    from runtime.spec.lasting import Hook, MemoryPolicy
+    from runtime.spec.model import IdMapping, Linux, Namespace, Process, Scheduler, Seccomp, SeccompSyscall, Spec
 
 MAPPINGS_LIMIT = 340
 """Lines a uid_map takes (user_namespaces(7))."""

@@ -13,7 +13,7 @@ from runtime.plan.cgroup import UNIFIED, Layout, Write, cgroup_paths, resource_w
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.plan.cgroup_devices import DevicePolicy
-    from runtime.spec.model import Pairs
+    from runtime.spec.lasting import Pairs
     from runtime.spec.resources import DeviceRule, Resources
 
 

@@ -16,7 +16,7 @@ from runtime.launch import gate, protocol
 from runtime.launch.preload import forbid_imports
 from runtime.launch.program import find_program
 from runtime.record import replace
-from runtime.spec.model import Hook, Hooks
+from runtime.spec.lasting import Hook, Hooks
 from runtime.state import CLOSED_GATE, GATE, ContainerState, container_dir, load, load_all, reserve, save
 from runtime.undo import Descriptors, Undo
 
