@@ -16,7 +16,7 @@ from shim.errors import DeadlineExceeded, InvalidArgument, WherryError
 from shim.pod.capabilities import capabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from shim.config import Config
     from shim.store.pods import Pod
@@ -26,6 +26,8 @@ log = structlog.get_logger()
 IFNAME = "eth0"
 KILL_SECONDS = 5.0
 """Time beyond the plugins' own that a job has, to kill them and to undo."""
+COLLECT_SECONDS = 10.0
+"""Time the plugins have for GC: the daemon serves only afterwards."""
 STATUS_SECONDS = 10.0
 """Age from which the plugins' own STATUS is asked again."""
 
@@ -91,6 +93,16 @@ class PodNetwork:
         netns = pod.meta.netns if _exists(pod.meta.netns) else ""
         await self._job("delete", self._attachment(pod, netns), pod.status.network_name)
 
+    async def collect(self, pods: Iterable[Pod]) -> None:
+        """Run GC: free what attachments other than those of `pods` still hold, such as addresses from before a reboot.
+
+        Nothing may be attached meanwhile. Raises what the plugins said; a node without a network has nothing to free.
+        """
+        if not self._subnets and not configured(self._config.cni.conf_dir):
+            return
+        valid = [[pod.id, IFNAME] for pod in pods if pod.status.network]
+        await self._job("gc", None, valid=valid, seconds=COLLECT_SECONDS)
+
     def readiness(self) -> Readiness:
         """Give the NetworkReady condition from memory and a look at the configuration directory; never waits."""
         cni = self._config.cni
@@ -118,8 +130,11 @@ class PodNetwork:
         if self._status_task is not None:
             self._status_task.cancel()
 
-    async def _job(self, action: str, attachment: dict[str, Any] | None, network: str = "") -> dict[str, Any]:
+    async def _job(
+        self, action: str, attachment: dict[str, Any] | None, network: str = "", *, valid: Any = (), seconds: float = 0.0
+    ) -> dict[str, Any]:
         cni = self._config.cni
+        limit = min(cni.timeout, seconds or cni.timeout)
         settings = {
             "conf_dir": cni.conf_dir,
             "bin_dirs": cni.bin_dirs,
@@ -127,15 +142,15 @@ class PodNetwork:
             "prefer_embedded": cni.prefer_embedded,
             "default_subnets": self._subnets,
             "default_bridge": cni.default_bridge,
-            "timeout": cni.timeout,
+            "timeout": limit,
         }
-        params = {"action": action, "settings": settings, "attachment": attachment, "network": network}
+        params = {"action": action, "settings": settings, "attachment": attachment, "network": network, "valid": valid}
         try:
-            return await self._jobs.job("cni", params, timeout=cni.timeout + KILL_SECONDS)
+            return await self._jobs.job("cni", params, timeout=limit + KILL_SECONDS)
         except DeadlineExceeded as error:
             if str(error).startswith("network:"):  # the job itself has named the plugin that hangs
                 raise
-            raise DeadlineExceeded(f"network: the plugins did not finish {action} within {cni.timeout:g} s") from error
+            raise DeadlineExceeded(f"network: the plugins did not finish {action} within {limit:g} s") from error
 
     def _attachment(self, pod: Pod, netns: str) -> dict[str, Any]:
         metadata = pod.config.metadata

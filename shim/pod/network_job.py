@@ -1,8 +1,9 @@
 """The pod network's side of a spawner job: one CNI verb in a disposable process that may enter namespaces and be killed.
 
-Parameters: `action` (add, delete, check, status), `settings` (conf_dir, bin_dirs, cache_dir, prefer_embedded,
-default_subnets, default_bridge, timeout) and, except for status, `attachment` (container_id, netns, ifname, args,
-capabilities); `network` names the network that a delete or check is about, as ADD's reply gave it.
+Parameters: `action` (add, delete, check, status, gc), `settings` (conf_dir, bin_dirs, cache_dir, prefer_embedded,
+default_subnets, default_bridge, timeout) and, for the first three, `attachment` (container_id, netns, ifname, args,
+capabilities); `network` names the network that a delete or check is about, as ADD's reply gave it; `valid` lists what a gc
+has to leave alone, as pairs of container id and interface name.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ def run(params: dict[str, Any], _fds: list[int], _report: Callable[[dict[str, An
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a plugin that dies without reading its input is an error, not our end
     try:
         client, network = _network(params["settings"], params.get("network", ""))
+        if params["action"] == "gc":
+            client.gc(network, [(one, ifname) for one, ifname in params["valid"]])
+            return {}
         return _act(params["action"], client, network, params.get("attachment"))
     except PluginTimeout as fault:
         raise DeadlineExceeded(f"network: {_text(fault)}") from fault

@@ -58,6 +58,7 @@ async def recover(node: Node) -> None:
         if container.pod_id not in node.pods:
             await _try("container of a pod that is gone", remove_container(node, container.id))
     await _try("orphans", sweep(node))
+    await _try("network attachments that no pod has any more", node.network.collect(node.pods))
     log.info("recovered", pods=len(node.pods), containers=len(node.containers))
 
 

@@ -132,6 +132,24 @@ def test_after_a_reboot_pods_are_not_ready_and_their_addresses_free(wherryd: Whe
     assert wherryd.cri.pods() == []
 
 
+def test_addresses_that_no_pod_has_are_freed_at_boot(wherryd: Wherryd, pods: PodMaker) -> None:
+    """What a node lost the row of, or what a plugin kept by mistake, would be taken for ever."""
+    pod, container = start(wherryd, pods, "/bin/sleep", "1000")
+    ips = set(wherryd.cri.pod_status(pod).network.ip.split()) | set(leases(wherryd))
+    wherryd.kill()
+    cni = wherryd.root / "cni"
+    stale = "e" * 64
+    (network,) = [path for path in (cni / "networks").iterdir() if path.is_dir()]
+    (network / "10.189.77.7").write_text(f"{stale}\r\neth0")
+    (network / "10.189.77.8").write_text(f"{'d' * 64}\r\neth0")
+    (result,) = (cni / "results").iterdir()
+    (cni / "results" / result.name.replace(pod, stale)).write_text(result.read_text().replace(pod, stale))
+    wherryd.start()
+    assert set(leases(wherryd)) == ips
+    assert [path.name for path in (cni / "results").iterdir()] == [result.name]
+    assert wherryd.cri.execute(container, "ip", "-o", "addr", "show", "eth0").stdout.count(b"inet") >= 2
+
+
 def test_an_interrupted_run_is_undone(wherryd: Wherryd, pods: PodMaker) -> None:
     """Kill the daemon at many moments of RunPodSandbox and CreateContainer; the leak check and the lists tell."""
     for delay in (0.0, 0.004, 0.01, 0.02, 0.03, 0.05):
