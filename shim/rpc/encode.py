@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
-
-from google.protobuf.json_format import MessageToDict
 
 from shim.gen.runtime.v1 import api_pb2
 from shim.store.containers import State
 
 if TYPE_CHECKING:
+    from google.protobuf.descriptor import FieldDescriptor
     from google.protobuf.message import Message
 
+    from shim.config import HandlerConfig
     from shim.image.record import ImageRecord
     from shim.pod.node import Node
     from shim.store.containers import Container
@@ -66,18 +67,35 @@ def pod_status(pod: Pod) -> api_pb2.PodSandboxStatus:
 
 
 def pod_info(node: Node, pod: Pod) -> str:
-    """Give the verbose information on a pod as JSON."""
+    """Give the verbose information on a pod as JSON, under containerd's keys as far as there is such a thing, then our own.
+
+    There is no process of the sandbox's own: `pid` is one that is in its namespaces, a running container's, or 0.
+    """
+    members = [one for one in node.containers.of_pod(pod.id) if one.state is State.RUNNING]
+    namespaces = [{"type": kind, "path": path} for kind, path in pod.status.namespaces.items() if kind != "shm"]
     return _json(
         {
-            "handler": pod.meta.handler,
+            "pid": members[0].status.pid if members else 0,
+            "processStatus": "running" if pod.ready else "deleted",
+            "netNamespaceClosed": bool(pod.meta.netns) and "network" not in pod.status.namespaces,
+            "image": "",
+            "snapshotKey": "",
+            "snapshotter": "",
+            "runtimeHandler": pod.meta.handler,
+            "runtimeType": _runtime_type(node.config.runtime.handler(pod.meta.handler)),
+            "runtimeOptions": None,
+            "config": plain(pod.config),
+            "runtimeSpec": {"hostname": pod.config.hostname, "linux": {"namespaces": namespaces}},
+            "cniResult": json.loads(pod.status.cni_result) if pod.status.cni_result else None,
             "netNamespace": pod.meta.netns,
-            "namespaces": pod.status.namespaces,
             "cgroup": pod.meta.cgroup,
             "stateDirectory": node.monitors.directory(pod.id),
-            "cniResult": json.loads(pod.status.cni_result) if pod.status.cni_result else None,
-            "config": to_dict(pod.config),
         }
     )
+
+
+def _runtime_type(handler: HandlerConfig | None) -> str:
+    return (handler.path if handler is not None else "") or "wherry"
 
 
 def container_item(container: Container) -> api_pb2.Container:
@@ -148,19 +166,30 @@ def signal_name(number: int) -> str:
 
 
 def container_info(node: Node, container: Container, runtime_spec: Any) -> str:
-    """Give the verbose information on a container as JSON; `runtime_spec` is its config.json, decoded."""
+    """Give the verbose information on a container as JSON under containerd's keys, then our own.
+
+    `runtime_spec` is its config.json, decoded.
+    """
     return _json(
         {
             "sandboxID": container.pod_id,
-            "pid": container.status.pid if container.state is State.RUNNING else 0,
+            "pid": container.status.pid if container.state in {State.CREATED, State.RUNNING} else 0,
             "removing": container.status.removing,
-            "handler": container.meta.handler or "wherry",
+            "snapshotKey": container.id,
+            "snapshotter": "overlayfs",
+            "runtimeType": container.meta.handler or "wherry",
+            "runtimeOptions": None,
+            "config": plain(container.config),
+            "runtimeSpec": runtime_spec,
             "bundle": node.container_dir(container.id),
             "ociRoot": node.oci_root,
-            "config": to_dict(container.config),
-            "runtimeSpec": runtime_spec,
         }
     )
+
+
+def image_info(chain_id: str, config: bytes) -> str:
+    """Give the verbose information on an image as JSON under containerd's keys; `config` is its configuration as pulled."""
+    return _json({"chainID": chain_id, "imageSpec": json.loads(config)})
 
 
 def image_item(image: ImageRecord) -> api_pb2.Image:
@@ -183,9 +212,27 @@ def image_item(image: ImageRecord) -> api_pb2.Image:
     return message
 
 
-def to_dict(message: Message) -> dict[str, Any]:
-    """Give a message as JSON values with the field names of the .proto."""
-    return MessageToDict(message, preserving_proto_field_name=True)
+def plain(message: Message) -> dict[str, Any]:
+    """Give a message as JSON values the way Go's encoder writes it, which is what tools expect of `info`.
+
+    Names are the .proto's, what has its default is left out, and numbers stay numbers, those of enumerations too.
+    """
+    values: dict[str, Any] = {}
+    for field, value in message.ListFields():
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            inner = field.message_type.fields_by_name["value"]
+            values[field.name] = {str(key): _plain(inner, value[key]) for key in value}
+        elif field.is_repeated:
+            values[field.name] = [_plain(field, one) for one in value]
+        else:
+            values[field.name] = _plain(field, value)
+    return values
+
+
+def _plain(field: FieldDescriptor, value: Any) -> Any:
+    if field.message_type is not None:
+        return plain(value)
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
 def _json(value: Any) -> str:

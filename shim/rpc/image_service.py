@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING
 
@@ -45,7 +44,9 @@ class ImageService:
         record = self._find(_named(request.image))
         if record is None:
             return api_pb2.ImageStatusResponse()
-        info = {"info": _info(record)} if request.verbose else {}
+        info = {}
+        if request.verbose:
+            info["info"] = encode.image_info(record.chain_id, self._images.config_json(record.id))
         return api_pb2.ImageStatusResponse(image=encode.image_item(record), info=info)
 
     async def pull_image(self, request: api_pb2.PullImageRequest) -> api_pb2.PullImageResponse:
@@ -94,19 +95,3 @@ def _usage(usage: FsUsage) -> api_pb2.FilesystemUsage:
         used_bytes=api_pb2.UInt64Value(value=usage.used_bytes),
         inodes_used=api_pb2.UInt64Value(value=usage.inodes_used),
     )
-
-
-def _info(record: ImageRecord) -> str:
-    config = record.config
-    container = {
-        "Env": list(config.env),
-        "Entrypoint": list(config.entrypoint),
-        "Cmd": list(config.cmd),
-        "WorkingDir": config.working_dir,
-        "User": config.user,
-        "StopSignal": config.stop_signal,
-        "Labels": dict(config.labels),
-        "Volumes": {path: {} for path in config.volumes},
-        "ExposedPorts": {port: {} for port in config.exposed_ports},
-    }
-    return json.dumps({"id": record.id, "created": record.created, "imageSpec": {"config": container}}, default=str)

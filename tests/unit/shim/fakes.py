@@ -154,6 +154,10 @@ class FakeImages:
             return self.record
         raise NotFound(f"image {name!r} is not here")
 
+    def config_json(self, image_id):
+        assert image_id == IMAGE_ID
+        return b'{"os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}'
+
     def list(self):
         return [self.record]
 
