@@ -26,6 +26,7 @@ class ImageConfig:
     parallel_layers: int = _setting(3, "layers that one pull fetches and unpacks at once")
     connect_timeout: float = _setting(15.0, "seconds until a connection to a registry must stand")
     stall_timeout: float = _setting(30.0, "seconds without a byte after which a transfer is cut and resumed")
+    slow_timeout: float = _setting(300.0, "seconds that each MiB of a transfer may take before it is cut and resumed; 0: any")
     retries: int = _setting(5, "attempts after the first for one manifest or blob, over all its breaks")
     retry_delay: float = _setting(0.2, "seconds before the second attempt; it doubles, up to 5")
     keep_compressed_blobs: bool = _setting(False, "keep layers as the registry sent them, beside the unpacked ones")

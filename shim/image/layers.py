@@ -17,7 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shim.errors import NotFound, ResourceExhausted
+from shim.errors import FailedPrecondition, NotFound, ResourceExhausted
 from shim.image.tasks import Joined, complete
 from shim.store import images as rows
 
@@ -50,6 +50,9 @@ class LayerSource(Protocol):
 
     async def unpack(self, params: dict[str, Any], recipe: int) -> dict[str, Any]:
         """Run the unpack job (shim.image.unpack.job) with these parameters on the bytes, and give its result."""
+
+    def another(self) -> bool:
+        """Say whether the same bytes can be had from somewhere else, from where the next `unpack` will take them."""
 
 
 class LayerStore:
@@ -165,7 +168,7 @@ class LayerStore:
         partial, final = os.path.join(self.root, f"partial-{name}"), os.path.join(self.root, name)
         recipe_path = self.recipe_path(name)
         try:
-            row = await self._unpack(want, source, name)
+            row = await self._unpack_from_any(want, source, name)
             await self._syncer.barrier()
             await complete(self._commit(row, partial, final))
         except BaseException as error:
@@ -184,6 +187,16 @@ class LayerStore:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(recipe_path)
         await self._jobs.remove(paths)
+
+    async def _unpack_from_any(self, want: LayerWant, source: LayerSource, name: str) -> rows.LayerRow:
+        """Unpack the layer; bytes that are not what was promised are had from the next place, if there is one."""
+        while True:
+            try:
+                return await self._unpack(want, source, name)
+            except FailedPrecondition:
+                if not source.another():
+                    raise
+            await self._undo(self.recipe_path(name), [os.path.join(self.root, f"partial-{name}")])
 
     async def _unpack(self, want: LayerWant, source: LayerSource, name: str) -> rows.LayerRow:
         partial = os.path.join(self.root, f"partial-{name}")

@@ -90,6 +90,12 @@ class Streamed:
     def __init__(self, puller: Puller, descriptor: oci.Descriptor) -> None:
         self._puller = puller
         self._descriptor = descriptor
+        self._passed = 0
+
+    def another(self) -> bool:
+        """Pass over the host whose bytes were wrong; say whether there is one more."""
+        self._passed += 1
+        return self._passed < self._puller.repository.sources
 
     async def unpack(self, params: dict[str, Any], recipe: int) -> dict[str, Any]:
         """Download into the unpacker's pipe; keep a copy when asked to."""
@@ -110,7 +116,7 @@ class Streamed:
     async def _chunks(self, keeping: str) -> AsyncGenerator[bytes, None]:
         descriptor, done, told = self._descriptor, 0, 0
         kept = open(keeping, "wb") if keeping else None  # noqa: ASYNC230, SIM115 - page cache; closed below
-        blob = self._puller.repository.blob(descriptor)
+        blob = self._puller.repository.blob(descriptor, self._passed)
         try:
             async with contextlib.aclosing(blob):
                 async for chunk in blob:

@@ -202,6 +202,62 @@ async def test_kept_blobs(tmp_path: Path, faulty: FaultyRegistry) -> None:
     assert remains(tmp_path) == []
 
 
+@pytest.mark.parametrize("kind", ["docker-archive", "oci-archive"])
+async def test_save_takes_kept_blobs(tmp_path: Path, faulty: FaultyRegistry, kind: str) -> None:
+    """What cannot be made again out of the unpacked files is still there in the blob."""
+    async with image_store(tmp_path / "a", keep_compressed_blobs=True) as store:
+        await store.pull(f"{faulty.host}/app:1", None)
+        os.unlink(f"{store.layer_paths(IMAGE.id)[1]}/big")
+        await store.save([IMAGE.id], str(tmp_path / "saved"), kind)
+    async with image_store(tmp_path / "b") as store:
+        await store.load(str(tmp_path / "saved"))
+        assert Path(store.layer_paths(IMAGE.id)[1], "big").read_bytes() == BIG
+
+
+async def test_trickles(tmp_path: Path, faulty: FaultyRegistry) -> None:
+    """A server that sends a few bytes now and then never stalls and never ends: the pace bounds it."""
+
+    async def trickle(request: web.Request, _count: int) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = len(faulty.blobs[LAYER])
+        await response.prepare(request)
+        for place in range(1000):
+            await response.write(faulty.blobs[LAYER][place : place + 1])
+            await asyncio.sleep(0.05)
+        return response
+
+    faulty.fault = trickle
+    begun = time.monotonic()
+    async with image_store(tmp_path, slow_timeout=0.3, retries=2) as store:
+        with pytest.raises(Unavailable, match=r"RegistryUnavailable: .* bytes came in 0\.3 s"):
+            await store.pull(f"{faulty.host}/app:1", None)
+    assert time.monotonic() - begun < 10
+    assert remains(tmp_path) == []
+
+
+@pytest.mark.parametrize("damaged", [LAYER, images.digest_of(IMAGE.config_blob)])
+async def test_a_corrupt_mirror_is_passed_over(tmp_path: Path, faulty: FaultyRegistry, damaged: str) -> None:
+    mirror = FaultyRegistry(IMAGE)
+    blob = mirror.blobs[damaged]
+    mirror.blobs[damaged] = blob[:-9000] + bytes(8) + blob[-8992:] if damaged == LAYER else blob[:-2] + b" }"
+    await mirror.start()
+    certs = tmp_path / "certs.d" / "registry.example"
+    certs.mkdir(parents=True)
+    (certs / "hosts.toml").write_text(f'server = "http://{faulty.host}"\n[host."http://{mirror.host}"]\n')
+    try:
+        async with image_store(tmp_path / "a", registry_config_dirs=(str(tmp_path / "certs.d"),)) as store:
+            assert await store.pull("registry.example/app:1", None) == IMAGE.id
+            assert damaged in mirror.requests
+            assert Path(store.layer_paths(IMAGE.id)[1], "big").read_bytes() == BIG
+            faulty.blobs[damaged] = mirror.blobs[damaged]
+            await store.remove(IMAGE.id)
+            with pytest.raises(FailedPrecondition, match="digest"):
+                await store.pull("registry.example/app:1", None)
+    finally:
+        await mirror.stop()
+    assert remains(tmp_path / "a") == []
+
+
 async def _stuck(faulty: FaultyRegistry, reached: asyncio.Event) -> None:
     async def hang(request: web.Request, _count: int) -> web.StreamResponse:
         response = web.StreamResponse()

@@ -46,6 +46,10 @@ class Stored:
             if own:
                 os.close(fd)
 
+    def another(self) -> bool:
+        """See LayerSource: an archive has its layers once."""
+        return False
+
 
 async def load_archive(store: ImageStore, archive: str | int, progress: Progress | None) -> list[str]:
     """Store every image of an archive; see ImageStore.load."""

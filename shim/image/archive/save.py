@@ -1,8 +1,8 @@
 """Save images: docker save's format for docker, podman and skopeo, or an OCI layout in a tar.
 
 Compressed layers were dropped when they were unpacked, so the layers written are the uncompressed tars, made again from
-their recipes and checked against their diff ids; image ids stay what they are. Where compressed blobs are kept, an OCI
-archive gets them, and the very manifest of the registry.
+their recipes and checked against their diff ids; image ids stay what they are. Where compressed blobs are kept the tars come
+out of them, and an OCI archive gets the blobs themselves with the very manifest of the registry.
 """
 
 from __future__ import annotations
@@ -46,11 +46,17 @@ async def save_archive(store: ImageStore, refs: Sequence[str], out: str | int, f
         )
         wanted.setdefault(record.id, (record, []))[1].extend(names)
     chains = {record.id: tuple(reversed(store.layers.chain(record.chain_id))) for record, _ in wanted.values()}
-    lost = next((row for chain in chains.values() for row in chain if row.lost), None)
+    kept = {
+        layer.chain_id: layer.digest
+        for image_id in chains
+        for layer in store.catalog.row(image_id).layers
+        if store.content.has(layer.digest)
+    }
+    lost = next((row for chain in chains.values() for row in chain if row.lost and row.chain_id not in kept), None)
     if lost is not None:
         raise FailedPrecondition(f"layer {lost.diff_id} cannot be saved: {lost.lost}; keep_compressed_blobs would keep it")
     with store.layers.lease(row.chain_id for chain in chains.values() for row in chain):
-        await _to(out, _Saving(store, list(wanted.values()), chains, format_))
+        await _to(out, _Saving(store, list(wanted.values()), chains, kept, format_))
 
 
 def _is_id(record: ImageRecord, ref: str) -> bool:
@@ -92,11 +98,13 @@ class _Saving:
         store: ImageStore,
         images: list[tuple[ImageRecord, list[str]]],
         chains: dict[str, tuple[LayerRow, ...]],
+        kept: dict[str, str],
         format_: str,
     ) -> None:
         self._store = store
         self._images = images
         self._chains = chains
+        self._kept_blobs = kept
         self._format = format_
         self._fd = -1
         self._written: set[str] = set()
@@ -145,10 +153,26 @@ class _Saving:
         return oci.manifest_json(record.id, len(config_raw), blobs), oci.OCI_MANIFEST
 
     async def _layer(self, name: str, row: LayerRow) -> None:
-        """Make a layer's tar again, straight into the archive."""
+        """Write a layer's tar, out of its kept blob or made again, straight into the archive."""
         if name in self._written:
             return
         await self._header(name, row.tar_bytes)
+        blob = self._kept_blobs.get(row.chain_id)
+        if blob is None:
+            await self._retar(row)
+        else:
+            await self._expand(blob, row)
+        await self._bytes(bytes(-row.tar_bytes % BLOCK))
+
+    async def _expand(self, digest: str, row: LayerRow) -> None:
+        source = os.open(self._store.content.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            params = {"op": "spool", "max_bytes": row.tar_bytes, "what": f"layer {row.diff_id}"}
+            await self._store.jobs.run(params, (source, self._fd))
+        finally:
+            os.close(source)
+
+    async def _retar(self, row: LayerRow) -> None:
         layers = self._store.layers
         recipe = os.open(layers.recipe_path(row.name), os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -156,7 +180,6 @@ class _Saving:
             await self._store.jobs.run(params, (recipe, self._fd))
         finally:
             os.close(recipe)
-        await self._bytes(bytes(-row.tar_bytes % BLOCK))
 
     async def _kept(self, digest: str) -> None:
         if _blob(digest) in self._written:

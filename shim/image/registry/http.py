@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 10
 BUFFER = 512 * 1024
+PACE = 1024 * 1024
+"""Bytes in which a body's pace is measured."""
 USER_AGENT = "wherry"
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 
@@ -53,6 +55,8 @@ class Answer:
     """It came from another host than the registry's, after a redirect."""
     status: int = 0
     challenges: list[str] = field(default_factory=list)
+    slow_timeout: float = 0.0
+    """Seconds that each PACE bytes of the body may take; 0: for ever."""
 
     def header(self, name: str) -> str:
         """Give one header or ""."""
@@ -68,10 +72,18 @@ class Answer:
         return bytes(data)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Give the body as it comes; raise ConnectionFailed when it stalls or is cut."""
+        """Give the body as it comes; raise ConnectionFailed when it stalls, trickles or is cut."""
+        loop = asyncio.get_running_loop()
+        begun, counted = loop.time(), 0
         try:
             async for chunk in self.response.content.iter_any():
                 yield chunk
+                counted += len(chunk)
+                now = loop.time()
+                if counted >= PACE:
+                    begun, counted = now, 0
+                elif self.slow_timeout and now - begun > self.slow_timeout:
+                    raise ConnectionFailed(f"only {counted} bytes came in {self.slow_timeout:g} s")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ConnectionFailed(_told(error)) from error
 
@@ -117,7 +129,13 @@ class Transport:
             location = response.headers.get("Location", "")
             if response.status not in _REDIRECTS or not location or ask.form is not None:
                 challenges = response.headers.getall("WWW-Authenticate", [])
-                return Answer(response=response, foreign=foreign, status=response.status, challenges=challenges)
+                return Answer(
+                    response=response,
+                    foreign=foreign,
+                    status=response.status,
+                    challenges=challenges,
+                    slow_timeout=self._config.slow_timeout,
+                )
             response.close()
             target = self._redirected(target, location, home)
             if target.origin() != home:  # gone for good, even when the next hop leads back
