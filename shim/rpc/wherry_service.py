@@ -84,15 +84,7 @@ class WherryService:
         form = "oci-archive" if request.format == wherry_pb2.OCI_ARCHIVE else "docker-archive"
         references = list(request.references)
         if request.path:
-            path = _absolute(request.path)
-            fd = _create(path)
-            try:
-                await self._images.save(references, fd, form)
-            except BaseException:
-                os.unlink(path)
-                raise
-            finally:
-                os.close(fd)
+            await self._images.save(references, _absolute(request.path), form)
             yield wherry_pb2.SaveResponse()
             return
         with tempfile.TemporaryFile(dir=self._node.config.root) as archive:
@@ -149,7 +141,3 @@ def _absolute(path: str) -> str:
     if not path.startswith("/"):
         raise InvalidArgument(f"path {path!r} must be absolute, on the daemon's host")
     return path
-
-
-def _create(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
