@@ -17,6 +17,7 @@ import gc
 import importlib
 import os
 import pkgutil
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -85,6 +86,7 @@ class Spawner:
         self._link.on_close = self._abandoned
         self._jobs: dict[int, Job] = {}
         self._idle: list[Worker] = []
+        self._alive: set[int] = set()
 
     def run(self) -> None:
         """Serve until wherryd goes away and the last job has ended."""
@@ -141,6 +143,7 @@ class Spawner:
             if pid == 0:
                 run_job(message, fds, theirs.fileno(), self._kinds)
         worker = Worker(pid, str(message.get("kind")))
+        self._alive.add(pid)
         worker.link = Link(self._reactor, ours, lambda said, extra: self._said(worker, said, extra))
         ended = self._reactor.children.expect(pid)
         ended.on_done(lambda: self._worker_ended(worker, ended.result()))
@@ -158,9 +161,11 @@ class Spawner:
         return worker if worker.link.open else None  # it has died meanwhile; its end is told by its pid
 
     def _dismiss(self, worker: Worker) -> None:
-        """End a process that waits: it ends by itself when nobody is at the other end any more."""
+        """End a process that waits; a later fork may hold a copy of its link, so the end of that alone would not tell it."""
         if worker in self._idle:
             self._idle.remove(worker)
+            if worker.pid in self._alive:
+                os.kill(worker.pid, signal.SIGKILL)
         worker.link.close()
 
     def _keep(self, worker: Worker) -> None:
@@ -196,14 +201,17 @@ class Spawner:
 
     def _stuck(self, job: Job) -> None:
         job.error = Internal(f"{job.error or 'the job ended'}; processes {sorted(job.left)} are stuck in the kernel")
+        self._alive -= job.left
         job.left.clear()
         self._finish_ended()
 
     def _worker_ended(self, worker: Worker, status: int) -> None:
+        self._alive.discard(worker.pid)
         worker.link.drain()
         self._dismiss(worker)
         job = self._jobs.get(worker.number)
         if job is None:
+            self._finish_ended()
             return
         job.left |= kill_members(job.pid)  # children that a finished job forgot
         if job.left - {job.pid} and job.stuck is None:
@@ -226,7 +234,7 @@ class Spawner:
                     timer.cancel()
             reply = {"error": wire.value_of(job.error)} if job.error is not None else job.reply or {}
             self._link.send({"seq": job.seq, **reply})
-        if not self._link.open and not self._jobs:
+        if not self._link.open and not self._jobs and not self._alive:
             self._reactor.stop()
 
     def _abandoned(self) -> None:

@@ -82,7 +82,7 @@ def test_nothing_grows(wherryd: Wherryd, pods: PodMaker) -> None:
         return after == before
 
     try:
-        wait_for(settled, "everything to be as before", seconds=5)
+        wait_for(settled, "everything to be as before", seconds=20)
     except TimeoutError:
         grown = {kind: sorted(after[kind] - before[kind])[:10] for kind in after if after[kind] - before[kind]}
         gone = {kind: sorted(before[kind] - after[kind])[:10] for kind in after if before[kind] - after[kind]}

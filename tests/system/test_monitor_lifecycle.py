@@ -96,7 +96,8 @@ async def test_default_signals_reach_the_container(pod: PodHarness) -> None:
     assert (await asyncio.wait_for(pod.exited(request.container_id), 10)).exit_code == 0
     ignored = [text for _stream, _tag, text in log_of(request) if text.startswith("SigIgn")]
     assert ignored
-    assert int(ignored[0].split()[1], 16) == 0
+    of_the_c_library = 0b11 << 31  # 32 and 33, which posix_spawn(3), and so make(1), ignores in its children
+    assert int(ignored[0].split()[1], 16) & ~of_the_c_library == 0
 
 
 async def test_created_but_never_started(pod: PodHarness) -> None:
