@@ -105,6 +105,8 @@ def _exec(request: ExecRequest, container: ContainerState, plan: ProcessPlan, ta
     job.cgroup = _cgroup(request, container)
     compiled = _filter(request, container)
     preload_process(plan, seccomp=bool(compiled))
+    if container.personality or container.memory_policy:
+        import runtime.apply.scheduling  # noqa: F401 - the container's own, which the process's plan does not name
     unified = -1 if job.cgroup is None else job.cgroup.open_unified()
     stage1, job.placed = fork_into(unified)
     if stage1 == 0:

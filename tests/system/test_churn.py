@@ -79,7 +79,7 @@ def test_nothing_grows(wherryd: Wherryd, pods: PodMaker) -> None:
     def settled() -> bool:
         nonlocal after
         after = _state(wherryd)
-        return after == before
+        return all(after[kind] <= before[kind] for kind in after)  # a helper kept for the next job ends by itself
 
     try:
         wait_for(settled, "everything to be as before", seconds=20)
