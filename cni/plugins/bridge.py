@@ -1,6 +1,9 @@
 """bridge: a veth pair between the container and a bridge of the host.
 
 Addresses are asked for first, so that the pair is born with everything it needs and no packet can leave half configured.
+
+The bridge itself stays when its last container has gone, as the standard plugin leaves it: it carries the gateway address, and
+the node's administrator may have added to it. Rules in nftables go with the last attachment, tables and all.
 """
 
 from __future__ import annotations
