@@ -20,6 +20,7 @@ from tests.support.images import TestImage, busybox_image, docker_archive
 from tests.support.process import Process
 from tests.support.snapshot import parent_of
 from tests.support.tools import find_cni_plugins, find_tool
+from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,6 +125,12 @@ class Endpoint:
 
 class Wherryd(Endpoint):
     """A private wherryd with the bundled default network (or the standard plugins' configuration in `conf_dir`)."""
+
+    def stop(self) -> None:
+        """Also wait for the spawner and what it forked: they end by themselves, but after wherryd."""
+        super().stop()
+        with suppress(TimeoutError):
+            wait_for(lambda: not self.helpers(), "the daemon's helpers to end", seconds=5)
 
     def __init__(self, name: str = "wtest0", subnet: str = "10.189.0.0/16", *, extra: str = "", standard_plugins: bool = False):
         super().__init__(name, subnet)
