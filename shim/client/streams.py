@@ -69,7 +69,7 @@ def run(session: Session, *, when_joined: Callable[[], object] = _nothing) -> in
 def raw_terminal(fd: int) -> Iterator[None]:
     """Hand every key on as it is, also Ctrl-C; afterwards the terminal is as it was."""
     before = termios.tcgetattr(fd)
-    tty.setraw(fd)
+    tty.setraw(fd, termios.TCSADRAIN)  # what was typed ahead is meant for the command
     try:
         yield
     finally:

@@ -119,6 +119,7 @@ class RemoteCommand:
         for stream in self.streams.values():
             stream.reset()
         self.mux.abort()
+        await asyncio.wait([self.mux.gone])
 
 
 class PortForward:
