@@ -36,6 +36,8 @@ LOST_EXIT_CODE = 255
 """Exit code of a container that was not our child, so that nobody could wait for it."""
 _KILL_ALL_SECONDS = 10.0
 _SIGKILL = 9
+_FULL = (28, 122)
+"""ENOSPC and EDQUOT, which are told as they are."""
 
 
 class Surroundings:
@@ -88,13 +90,19 @@ class Container:
         """Make it wait at its gate and give init's pid; what was made is undone when it fails."""
         request, around = self.request, self._around
         self._pid_namespace = has_own_pid_namespace(request.bundle)
-        self.stdio = Stdio(
-            around.reactor,
-            log_path=request.log_path,
-            terminal=request.terminal,
-            stdin=request.stdin,
-            stdin_once=request.stdin_once,
-        )
+        try:
+            self.stdio = Stdio(
+                around.reactor,
+                log_path=request.log_path,
+                terminal=request.terminal,
+                stdin=request.stdin,
+                stdin_once=request.stdin_once,
+            )
+        except OSError as error:
+            if error.filename != request.log_path or error.errno in _FULL:
+                raise
+            reason = (error.strerror or "").lower()
+            raise FailedPrecondition(f"log {request.log_path} of the container cannot be opened: {reason}") from error
         if self.stdio.log is not None:
             self.stdio.log.on_loss = self._log_lost
         console: ConsoleSocket | None = None

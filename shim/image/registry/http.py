@@ -232,4 +232,6 @@ def _told(error: BaseException) -> str:
         return "no bytes came for too long"
     if isinstance(error, TimeoutError | asyncio.TimeoutError):
         return "it did not answer in time"
+    if isinstance(error, aiohttp.ClientConnectorError):  # its own text shows objects of Python
+        return f"no connection to port {error.port}: {(error.os_error.strerror or 'no address').lower()}"
     return str(error) or type(error).__name__
