@@ -1,4 +1,4 @@
-"""Requests that cannot be served, one by one against a live daemon: the right code, soon, saying what is wrong, nothing left."""
+"""Requests that cannot be served, one by one against a live daemon: the right code, soon, the cause named, nothing left."""
 
 from __future__ import annotations
 
