@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+import time
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from runtime.kernel.fork import fork
 from runtime.kernel.prctl import set_name, set_parent_death_signal
@@ -18,13 +19,24 @@ from shim.reactor import READ, Cancelled, Expired, Future
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
     from shim.reactor import Reactor
 else:
     import _signal as signal  # without the enumerations of the signal module, whose pages every monitor would copy
 
-__all__ = ["become_child", "call", "close_all_but", "execute", "fork", "here", "kill_group", "restore_signals", "set_name"]
+__all__ = [
+    "become_child",
+    "call",
+    "close_all_but",
+    "drive",
+    "execute",
+    "fork",
+    "here",
+    "kill_group",
+    "restore_signals",
+    "set_name",
+]
 
 T = TypeVar("T")
 
@@ -109,6 +121,29 @@ async def call(
         raise wire.error_of(reply["error"])
     value: dict[str, Any] = reply["ok"]
     return value
+
+
+async def drive(reactor: Reactor, steps: Generator[int, None, T], seconds: float) -> T:
+    """Go through steps of the runtime, waiting in the loop for the descriptors they name, and give their result.
+
+    Raises errors as `call` does; after `seconds`, and when cancelled, what was done is taken back.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        while True:
+            fd = next(steps)
+            try:
+                await reactor.within(max(0.0, deadline - time.monotonic()), reactor.readable(fd))
+            finally:
+                reactor.unwatch(fd)
+    except StopIteration as stop:
+        return cast("T", stop.value)
+    except Expired:
+        raise DeadlineExceeded(f"the runtime did not answer within {seconds:g} s") from None
+    except Exception as error:
+        raise wire.error_of(wire.value_of(error)) from error
+    finally:
+        steps.close()
 
 
 def here(work: Callable[[], T]) -> T:

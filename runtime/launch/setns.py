@@ -11,7 +11,7 @@ from runtime.caution import caution
 from runtime.errors import NotFoundFault, RuntimeFault, StateFault
 from runtime.kernel import pidfd, prctl
 from runtime.kernel.fork import fork, fork_into
-from runtime.kernel.namespace import CLONE_NEWUSER, FLAGS, setns
+from runtime.kernel.namespace import CLONE_NEWPID, CLONE_NEWUSER, FLAGS, setns
 from runtime.launch import console as consoles
 from runtime.launch import protocol
 from runtime.launch.becoming import become_root, join_keyring, set_scheduling, split_filter
@@ -29,6 +29,8 @@ from runtime.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from runtime.apply.cgroup import Cgroup
     from runtime.launch.protocol import Link
     from runtime.request import ExecRequest
@@ -60,6 +62,19 @@ class Exec:
 
 def exec_in_container(request: ExecRequest) -> int:
     """Run the request's process and give its id; raise RuntimeFault, and then nothing of it runs."""
+    steps = exec_steps(request)
+    while True:
+        try:
+            next(steps)  # what follows waits by itself
+        except StopIteration as stop:
+            return int(stop.value)
+
+
+def exec_steps(request: ExecRequest) -> Generator[int, None, int]:
+    """Do the same for a caller with other things to do: yields the descriptor that will be readable when it can go on.
+
+    Closing the generator takes everything back.
+    """
     from runtime.spec.validate import validate_process
 
     process = _effective(request)
@@ -75,7 +90,7 @@ def exec_in_container(request: ExecRequest) -> int:
         raise StateFault(f"cannot exec in container {request.container_id!r}: it is {container.status}, not running")
     undo = Undo()
     try:
-        pid = _exec(request, container, plan, target, undo)
+        pid = yield from _exec(request, container, plan, target, undo)
         undo.commit()
     except BaseException as error:
         for line in undo.run():
@@ -97,7 +112,9 @@ def _effective(request: ExecRequest) -> Process:
     return process
 
 
-def _exec(request: ExecRequest, container: ContainerState, plan: ProcessPlan, target: int, undo: Undo) -> int:
+def _exec(
+    request: ExecRequest, container: ContainerState, plan: ProcessPlan, target: int, undo: Undo
+) -> Generator[int, None, int]:
     ours, theirs = protocol.make_links()
     undo.push("the link", ours.close)
     job = Exec(request, container, plan, theirs)
@@ -107,24 +124,21 @@ def _exec(request: ExecRequest, container: ContainerState, plan: ProcessPlan, ta
     preload_process(plan, seccomp=bool(compiled))
     if container.personality or container.memory_policy:
         import runtime.apply.scheduling  # noqa: F401 - the container's own, which the process's plan does not name
-    unified = -1 if job.cgroup is None else job.cgroup.open_unified()
-    stage1, job.placed = fork_into(unified)
-    if stage1 == 0:
-        guarded(job.link, lambda: _stage1(job))
-    if unified >= 0:
-        os.close(unified)
-    undo.push("the first process", lambda: end_child(stage1))
-    theirs.close()
-    pid = int(ours.receive(protocol.CHILD)[1])
+    if "user" in container.namespaces or "time" in container.namespaces:
+        pid = yield from _fork_twice(job, ours, undo)
+    else:
+        pid = _fork_inside(job)
+        theirs.close()
     found = pidfd.stat(pid)
     if found is None:
         raise NotFoundFault("the process ended before it began", step="exec")
     undo.push("the process", lambda: end_process(pid, found[1]))
-    os.waitpid(stage1, 0)
     set_limits(pid, plan.rlimits)
     ours.send(protocol.GO)
+    yield ours.socket.fileno()
     ours.receive(protocol.CONFINE)
     ours.send(protocol.CONFINED, compiled)
+    yield ours.socket.fileno()
     said, payload = ours.receive_any()
     if said == protocol.LISTENER:
         from runtime.launch.agent import hand_over
@@ -137,6 +151,54 @@ def _exec(request: ExecRequest, container: ContainerState, plan: ProcessPlan, ta
     if request.pid_file is not None:
         write_pid_file(request.pid_file, pid)
     ours.close()
+    return pid
+
+
+def _fork_inside(job: Exec) -> int:
+    """Fork into the container's PID namespace and come back from it: then one process is enough.
+
+    It is there before it has settled, so already the creator must not be traceable.
+    """
+    prctl.set_dumpable(dumpable=False)
+    unified = -1 if job.cgroup is None else job.cgroup.open_unified()
+    own = -1
+    pid = -1
+    try:
+        if "pid" in job.container.namespaces:
+            own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            with Step(f"join the PID namespace of container {job.container.id!r}"):
+                setns(job.target, CLONE_NEWPID)
+        pid, job.placed = fork_into(unified)
+        if pid == 0:
+            guarded(job.link, lambda: _inside(job))
+    finally:
+        if own >= 0:
+            setns(own, CLONE_NEWPID)
+            os.close(own)
+        if unified >= 0:
+            os.close(unified)
+    return pid
+
+
+def _inside(job: Exec) -> None:
+    task_fd, label, flags = _join(job, CLONE_NEWPID)
+    os.close(task_fd)
+    _process(job, joined_user=bool(flags & CLONE_NEWUSER), label=label)
+
+
+def _fork_twice(job: Exec, ours: Link, undo: Undo) -> Generator[int, None, int]:
+    """Let stage1 enter the namespaces and fork the process: who has entered a user namespace does not come back."""
+    unified = -1 if job.cgroup is None else job.cgroup.open_unified()
+    stage1, job.placed = fork_into(unified)
+    if stage1 == 0:
+        guarded(job.link, lambda: _stage1(job))
+    if unified >= 0:
+        os.close(unified)
+    undo.push("the first process", lambda: end_child(stage1))
+    job.link.close()
+    yield ours.socket.fileno()
+    pid = int(ours.receive(protocol.CHILD)[1])
+    os.waitpid(stage1, 0)
     return pid
 
 
@@ -157,7 +219,8 @@ def _filter(request: ExecRequest, container: ContainerState) -> bytes:
         return read_file(path)
 
 
-def _stage1(job: Exec) -> None:
+def _join(job: Exec, joined: int = 0) -> tuple[int, int, int]:
+    """Join what the container has, except what has been `joined`; give /proc/self/task, the label's file, what was joined."""
     task_fd = settle(job.descriptors())
     adjust_oom_score(job.plan.source.oom_score_adj)
     affinity = job.plan.source.exec_cpu_affinity
@@ -168,10 +231,15 @@ def _stage1(job: Exec) -> None:
     if affinity is None:
         leave_affinity()
     label = open_label(job.plan.source)
-    flags = sum(FLAGS[kind] for kind in job.container.namespaces)
+    flags = sum(FLAGS[kind] for kind in job.container.namespaces) & ~joined
     with Step(f"join the namespaces of container {job.container.id!r}"):
         if flags:
             setns(job.target, flags)
+    return task_fd, label, flags
+
+
+def _stage1(job: Exec) -> None:
+    task_fd, label, flags = _join(job)
     pid = fork(task_fd)
     if pid == 0:
         os.close(task_fd)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runtime import api
 from runtime.apply.cgroup import from_paths
 from runtime.launch.gate import Opening
+from runtime.launch.setns import exec_steps
 from runtime.plan.cgroup import UNIFIED
 from runtime.spec.parse import parse_process
 from runtime.spec.parse_resources import parse_resources
@@ -38,8 +39,8 @@ class InternalRuntime:
         self._reactor = reactor
         self._state_root = state_root
         self._cgroup: tuple[tuple[str, str], ...] = ()
-        self._hooked = True
-        """Whether programs have to be run after start or delete; until `create` has told, they may."""
+        self._plain = False
+        """Whether no other program has a part in start, exec and delete: no hook, no seccomp agent; unknown until created."""
 
     async def _call(self, name: str, work: Callable[[], dict[str, Any]], keep: Iterable[int] = ()) -> dict[str, Any]:
         return await process.call(self._reactor, name, work, keep=keep, seconds=CALL_SECONDS)
@@ -67,13 +68,13 @@ class InternalRuntime:
         except WherryError as error:
             raise _as_start_failure(error) from error
         self._cgroup = tuple((key, path) for key, path in made["cgroup"])
-        self._hooked = made["hooked"]
+        self._plain = made["plain"]
         return int(made["pid"])
 
     async def start(self, container_id: str) -> None:
         """See OciRuntime."""
         try:
-            await (self._start_aside(container_id) if self._hooked else self._start_here(container_id))
+            await (self._start_here(container_id) if self._plain else self._start_aside(container_id))
         except WherryError as error:
             failure = _as_start_failure(error)
             raise failure if isinstance(failure, StartFailed) else failed_from_text(str(error)) from error
@@ -122,7 +123,7 @@ class InternalRuntime:
             return {}
 
         with contextlib.suppress(NotFound):
-            if ended and not self._hooked:
+            if ended and self._plain:
                 process.here(work)
             else:
                 await self._call("wherry-deleter", work)
@@ -148,9 +149,9 @@ class InternalRuntime:
     ) -> int:
         """See OciRuntime; the process gets a cgroup of its own below the container's, in one hierarchy."""
 
-        def work() -> dict[str, Any]:
+        def order() -> api.ExecRequest:
             merged = merged_process(bundle, request.process)
-            order = api.ExecRequest(
+            return api.ExecRequest(
                 container_id=request.container_id,
                 state_root=self._state_root,
                 process=parse_process(merged),
@@ -158,10 +159,12 @@ class InternalRuntime:
                 console_socket=console.peer_fd if console is not None else None,
                 cgroup=self._make_group(group),
             )
-            return {"pid": api.exec_process(order)}
 
         try:
-            made = await self._call("wherry-exec", work, [*stdio, *(console.keep if console is not None else ())])
+            if self._plain:
+                return await process.drive(self._reactor, exec_steps(process.here(order)), CALL_SECONDS)
+            keep = [*stdio, *(console.keep if console is not None else ())]
+            made = await self._call("wherry-exec", lambda: {"pid": api.exec_process(order())}, keep)
         except WherryError as error:
             self.end_exec(group)
             raise _as_start_failure(error) from error
@@ -205,7 +208,8 @@ class InternalRuntime:
 
 def _create(order: api.CreateRequest) -> dict[str, Any]:
     state = api.create(order)
-    return {"pid": state.pid, "cgroup": state.cgroup, "hooked": bool(state.hooks.poststart or state.hooks.poststop)}
+    others = state.hooks.poststart or state.hooks.poststop or state.seccomp_listener
+    return {"pid": state.pid, "cgroup": state.cgroup, "plain": not others}
 
 
 def _as_start_failure(error: WherryError) -> WherryError:
