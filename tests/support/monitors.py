@@ -107,7 +107,7 @@ class PodHarness:
         container_id = secrets.token_hex(32)
         bundle = self.folder / "containers" / container_id
         bundle.mkdir(parents=True)
-        config = make_config(list(args), str(self.rootfs), f"/wherry-test/{container_id}", self.namespaces.paths)
+        config = make_config(list(args), str(self.rootfs), f"/wherry-test-{container_id}", self.namespaces.paths)
         config["process"]["terminal"] = settings.get("terminal", False)
         if change is not None:
             change(config)
