@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from runtime.kernel.libc import buffer, function, u32
@@ -20,6 +21,7 @@ NUMBERS = {name: number for number, name in enumerate(NAMES)}
 
 CAP_SETPCAP = NUMBERS["CAP_SETPCAP"]
 CAP_SYS_ADMIN = NUMBERS["CAP_SYS_ADMIN"]
+CAP_SYS_PTRACE = NUMBERS["CAP_SYS_PTRACE"]
 
 _VERSION_3 = 0x20080522
 _capset = function("capset", "pp")
@@ -39,3 +41,22 @@ def capget() -> tuple[int, int, int]:
     _capget(u32(_VERSION_3, 0), space)
     words = [int.from_bytes(space.raw[at : at + 4], sys.byteorder) for at in range(0, 24, 4)]
     return words[0] | words[3] << 32, words[1] | words[4] << 32, words[2] | words[5] << 32
+
+
+def within_reach(pid: int) -> int:
+    """Give the mask of what the process `pid` has or can still come to have: its permitted and its bounding set (proc(5)).
+
+    Everything, when it cannot be read.
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        lines = os.read(fd, 8192).splitlines()
+    except ProcessLookupError:
+        return -1
+    finally:
+        os.close(fd)
+    found = [int(line.split()[1], 16) for line in lines if line.startswith((b"CapPrm:", b"CapBnd:"))]
+    return found[0] | found[1] if len(found) == 2 else -1

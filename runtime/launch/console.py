@@ -58,7 +58,7 @@ def open_console(paths: RootPaths, size: ConsoleSize | None) -> Console:
 def bind_console(paths: RootPaths, console: Console) -> None:
     """Make the pty the container's /dev/console."""
     with Step("bind the terminal on /dev/console", "/dev/console"):
-        target = paths.target("/dev/console", is_directory=False)
+        target = paths.target("/dev/console", is_directory=False, plain=True)  # the image may have made it a link
         copy = k.open_tree("", dir_fd=console.slave)
         k.move_mount(copy, target, path="/dev/console")
         os.close(copy)

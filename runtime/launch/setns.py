@@ -9,7 +9,7 @@ from runtime.apply.labels import open_label
 from runtime.apply.paths import RootPaths
 from runtime.caution import caution
 from runtime.errors import NotFoundFault, RuntimeFault, StateFault
-from runtime.kernel import pidfd, prctl
+from runtime.kernel import capability, pidfd, prctl
 from runtime.kernel.fork import fork, fork_into
 from runtime.kernel.namespace import CLONE_NEWPID, CLONE_NEWUSER, FLAGS, setns
 from runtime.launch import console as consoles
@@ -124,7 +124,7 @@ def _exec(
     preload_process(plan, seccomp=bool(compiled))
     if container.personality or container.memory_policy:
         import runtime.apply.scheduling  # noqa: F401 - the container's own, which the process's plan does not name
-    if "user" in container.namespaces or "time" in container.namespaces:
+    if "user" in container.namespaces or "time" in container.namespaces or _may_trace(container):
         pid = yield from _fork_twice(job, ours, undo)
     else:
         pid = _fork_inside(job)
@@ -152,6 +152,10 @@ def _exec(
         write_pid_file(request.pid_file, pid)
     ours.close()
     return pid
+
+
+def _may_trace(container: ContainerState) -> bool:
+    return bool(capability.within_reach(container.pid) >> capability.CAP_SYS_PTRACE & 1)
 
 
 def _fork_inside(job: Exec) -> int:
@@ -187,7 +191,11 @@ def _inside(job: Exec) -> None:
 
 
 def _fork_twice(job: Exec, ours: Link, undo: Undo) -> Generator[int, None, int]:
-    """Let stage1 enter the namespaces and fork the process: who has entered a user namespace does not come back."""
+    """Let stage1 enter the namespaces and fork the process, for two reasons.
+
+    Who has entered a user namespace does not come back. And a container with CAP_SYS_PTRACE could look into a process that is
+    already among its own but has still the host's root, working directory and descriptors.
+    """
     unified = -1 if job.cgroup is None else job.cgroup.open_unified()
     stage1, job.placed = fork_into(unified)
     if stage1 == 0:
