@@ -8,12 +8,13 @@ SYSTEM := $(VENV)/.system-packages
 # What a node needs, and what the demo shows with.
 RUN_PACKAGES := python3-venv libseccomp2 libnftables1 iproute2 busybox-static
 # The real peers, registries and tools that the tests judge against.
-TEST_PACKAGES := nftables runc crun containerd containernetworking-plugins docker-registry skopeo umoci iptables procps
+TEST_PACKAGES := nftables runc crun containerd containernetworking-plugins docker-registry skopeo umoci iptables procps \
+	qemu-system-x86 mmdebstrap e2fsprogs
 
 export DEBIAN_FRONTEND := noninteractive
 MISSING = $$(for package in $(1); do dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done)
 
-.PHONY: demo test venv stubs lint bench clean
+.PHONY: demo test test-vm venv stubs lint bench clean
 .NOTPARALLEL:
 
 demo: venv
@@ -22,6 +23,11 @@ demo: venv
 # System tests share one kernel with whatever else the machine does: what fails is asked once more, and must pass then.
 test: venv test-packages
 	$(BIN)/python -m pytest || $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+	$(BIN)/python -m tests.vm
+
+# systemd and pure cgroup v2, in a virtual machine that is built once, in build/.
+test-vm: venv test-packages
+	$(BIN)/python -m tests.vm
 
 venv: $(STAMP)
 

@@ -19,7 +19,7 @@ from tests.support.wait import wait_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.vm]
 
 MEBIBYTE = 1 << 20
 

@@ -1,0 +1,15 @@
+"""The fixtures of the system tests serve here too: the leak check, a busybox root, the three runtimes."""
+
+from __future__ import annotations
+
+from tests.system.conftest import (  # noqa: F401 - fixtures
+    busybox,
+    busybox_rootfs,
+    no_leaks,
+    oci,
+    ours,
+    pods,
+    short_dir,
+    tool,
+    wherryd,
+)
