@@ -59,13 +59,13 @@ def _cgroup(state: ContainerState) -> Cgroup | None:
         return None
     from runtime.apply.cgroup import from_paths
 
-    return from_paths(state.cgroup)
+    return from_paths(state.cgroup, spares=bool(state.spares_cgroups))
 
 
 def _need_cgroup(state: ContainerState) -> Cgroup:
     group = _cgroup(state)
     if group is None:
-        raise StateFault(f"container {state.id!r} has no cgroup")
+        raise StateFault(f"cgroups not configured for container {state.id!r}: it was made without permission to write them")
     return group
 
 
@@ -81,17 +81,21 @@ def kill_container(state_root: str, container_id: str, signal: int, *, all_proce
     if everyone:
         _signal_all(state, signal)
         return
+    _signal_init(state, signal)
+    if signal == _SIGKILL and state.status == "paused":
+        _need_cgroup(state).thaw()  # a frozen process of a v1 cgroup does not even die
+
+
+def _signal_init(state: ContainerState, signal: int) -> None:
     fd = pidfd.open_process(state.pid, state.start_time)
     if fd is None:
-        raise StateFault(f"cannot kill container {container_id!r}: container not running")
+        raise StateFault(f"cannot kill container {state.id!r}: container not running")
     try:
         pidfd.send_signal(fd, signal)
     except OSError as error:
         raise RuntimeFault.from_os(error, f"send signal {signal} to {state.pid}") from error
     finally:
         os.close(fd)
-    if signal == _SIGKILL and state.status == "paused":
-        _need_cgroup(state).thaw()  # a frozen process of a v1 cgroup does not even die
 
 
 def _has_processes(state: ContainerState) -> bool:
@@ -102,9 +106,10 @@ def _has_processes(state: ContainerState) -> bool:
 
 def _signal_all(state: ContainerState, signal: int) -> None:
     group = _cgroup(state)
-    if group is None:
-        return
-    group.kill_all(signal)
+    if group is not None:
+        group.kill_all(signal)
+    elif pidfd.stat(state.pid) is not None:
+        _signal_init(state, signal)
 
 
 def delete_container(state_root: str, container_id: str, *, force: bool) -> None:

@@ -32,7 +32,8 @@ class ContainerState(Record):
     """The state of a container. The first nine fields are what `state` prints; the rest is the runtime's own.
 
     `start_time` and `creator_start` are clock ticks since boot (proc(5)); `namespaces` are the types of those the container
-    does not share with the runtime; `cgroup` is what runtime.apply.cgroup needs to open it again.
+    does not share with the runtime; `cgroup` is what runtime.apply.cgroup needs to open it again;
+    with `spares_cgroups` it may lack what the runtime could not write to.
     """
 
     oci_version: str
@@ -54,6 +55,7 @@ class ContainerState(Record):
     seccomp_listener: tuple[str, str] | None = None
     personality: Personality | None = None
     memory_policy: MemoryPolicy | None = None
+    spares_cgroups: bool | None = None
 
     def public(self) -> dict[str, Any]:
         """Give the state as runtime-spec and runc's `state` spell it."""
@@ -99,7 +101,7 @@ def save(state_root: str, state: ContainerState) -> None:
     for name in _RARE:
         value = record.pop(name)
         if value is not None:
-            record[name] = list(value) if isinstance(value, tuple) else as_dict(value)
+            record[name] = _plain(value)
     record["annotations"] = dict(state.annotations)
     record["cgroup"] = dict(state.cgroup)
     record["hooks"] = {kind: [as_dict(hook) for hook in hooks] for kind, hooks in as_dict(state.hooks).items() if hooks}
@@ -113,6 +115,12 @@ def save(state_root: str, state: ContainerState) -> None:
         os.rename(scratch, os.path.join(folder, STATE_FILE))
     except OSError as error:
         raise RuntimeFault.from_os(error, "save the container's state") from error
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return list(value)
+    return as_dict(value) if isinstance(value, Record) else value
 
 
 def read_file(path: str) -> bytes:
@@ -159,6 +167,7 @@ _RARE: dict[str, Callable[[Any], Any]] = {
     "seccomp_listener": tuple,
     "personality": lambda value: Personality(**_tuples(value)),
     "memory_policy": lambda value: MemoryPolicy(**_tuples(value)),
+    "spares_cgroups": bool,
 }
 """Fields most containers do not have, and how each is read back."""
 

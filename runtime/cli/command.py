@@ -96,8 +96,11 @@ def _context(outer: Values, values: Values, report: Report) -> Context:
 def default_root() -> str:
     """Give where state is kept: /run/wherry/oci, or for a user without privileges a folder of its own."""
     own = os.environ.get("XDG_RUNTIME_DIR")
-    if own and os.geteuid() != 0:
-        return os.path.join(own, "wherry", "oci")
+    if own:
+        from runtime.privilege import has_own_runtime_folder
+
+        if has_own_runtime_folder():
+            return os.path.join(own, "wherry", "oci")
     return "/run/wherry/oci"
 
 

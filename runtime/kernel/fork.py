@@ -31,7 +31,7 @@ def fork(task_fd: int | None = None) -> int:
 _clone3 = system_call("clone3", "pl")
 _CLONE_INTO_CGROUP = 0x200000000
 _SIGCHLD = 17
-_UNAVAILABLE = (errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG)
+_UNAVAILABLE = (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EINVAL, errno.E2BIG)
 
 
 def fork_into(cgroup_fd: int, task_fd: int | None = None) -> tuple[int, bool]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 
 from runtime.apply.faults import Step
-from runtime.apply.mounts import clone_bind, mount_overlay
 from runtime.caution import caution
 from runtime.errors import RuntimeFault
-from runtime.kernel import mount as k
 from runtime.kernel import pidfd
 from runtime.kernel.fork import fork_into
 from runtime.launch import gate, init, protocol, stage1
@@ -17,7 +15,9 @@ from runtime.launch.entering import fork_init
 from runtime.launch.inherited import Inherited
 from runtime.launch.outside import set_limits, write_pid_file
 from runtime.launch.preload import preload_launch
+from runtime.launch.sources import open_mounts
 from runtime.plan.launch import LaunchPlan, plan_launch
+from runtime.privilege import Standing, standing
 from runtime.record import replace
 from runtime.spec.words import NOTIFY
 from runtime.state import CLOSED_GATE, FILTER_FILE, GATE, ContainerState, container_dir, read_file, reserve, save
@@ -26,10 +26,15 @@ from runtime.undo import Descriptors, Undo
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.apply.cgroup import Cgroup
-    from runtime.apply.idmap import IdMaps
     from runtime.launch.protocol import Link
     from runtime.request import CreateRequest
     from runtime.spec.model import Seccomp, Spec
+
+
+_NOTHING_HOLDS = (
+    "Creating a rootless container with no cgroup and no private pid namespace."
+    " Such configuration is strongly discouraged, as it is impossible to properly kill all container's processes"
+)
 
 
 def load_spec(request: CreateRequest) -> Spec:
@@ -43,6 +48,10 @@ def load_spec(request: CreateRequest) -> Spec:
         with Step("read the bundle's config.json", path):
             spec = parse_spec(read_file(path))
     validate(spec)
+    if os.geteuid() != 0:
+        from runtime.spec.validate_rootless import validate_rootless
+
+        validate_rootless(spec)
     return spec
 
 
@@ -69,16 +78,20 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
     request = plan.request
     folder = reserve(request.state_root, request.container_id)
     undo.push("the state directory", lambda: remove_folder(folder))
-    cgroup = _make_cgroup(plan)
+    rights = standing(request.rootless)
+    cgroup = _make_cgroup(plan, rights)
     state = _first_state(plan, cgroup)
     save(request.state_root, state)  # before anything that outlives a killed creator is made
     ours, theirs = protocol.make_links()
-    inherited = Inherited(plan, theirs, cgroup, gate.listen(folder, CLOSED_GATE))
+    inherited = Inherited(plan, theirs, cgroup, gate.listen(folder, CLOSED_GATE), rights)
     _open_sources(inherited, descriptors)
     _check_preserved(request.preserve_fds)
     preload_launch(plan)
     undo.push("the cgroup", cgroup.remove)
     cgroup.create()
+    state = replace(state, cgroup=cgroup.paths)
+    if not cgroup.paths and cgroup.spares and "pid" not in plan.namespaces.new:
+        caution(_NOTHING_HOLDS)
     undo.push("the link", ours.close)
     undo.push("the other end of the link", theirs.close)  # init ends when it is the last to hold that end
     undo.push("the gate", inherited.gate.close)
@@ -100,14 +113,15 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
     return replace(state, status="created")
 
 
-def _make_cgroup(plan: LaunchPlan) -> Cgroup:
+def _make_cgroup(plan: LaunchPlan, rights: Standing) -> Cgroup:
     from runtime.apply.cgroup import for_container
 
     if plan.request.systemd_cgroup:
         from runtime.plan.cgroup import require_no_systemd
 
         require_no_systemd(plan.spec.linux.cgroups_path)
-    return for_container(plan.spec.linux.cgroups_path, plan.request.container_id)
+    path = plan.spec.linux.cgroups_path
+    return for_container(path, plan.request.container_id, spares=rights.spares_cgroups)
 
 
 def _first_state(plan: LaunchPlan, cgroup: Cgroup) -> ContainerState:
@@ -125,6 +139,7 @@ def _first_state(plan: LaunchPlan, cgroup: Cgroup) -> ContainerState:
         creator_start=own[1] if own else 0,
         namespaces=plan.namespaces.private(),
         cgroup=cgroup.paths,
+        spares_cgroups=cgroup.spares or None,
         hooks=plan.spec.hooks,
         seccomp_flags=None if seccomp is None else seccomp.flags,
         seccomp_listener=_listener(seccomp),
@@ -170,43 +185,8 @@ def _open_sources(inherited: Inherited, descriptors: Descriptors) -> None:
     if plan.namespaces.user_path:
         with Step("open the user namespace", plan.namespaces.user_path):
             inherited.user_fd = descriptors.keep(os.open(plan.namespaces.user_path, os.O_RDONLY | os.O_CLOEXEC))
-    id_maps = _id_maps(inherited)
-    try:
-        _open_mounts(inherited, descriptors, id_maps)
-    finally:
-        if id_maps is not None:
-            id_maps.close()
-
-
-def _id_maps(inherited: Inherited) -> IdMaps | None:
-    """Give what id-mapped mounts need, when there are any: those of the document, and layers seen from a user namespace."""
-    plan = inherited.plan
-    layered = plan.request.rootfs is not None and plan.namespaces.in_user_namespace()
-    if not layered and not any(one.id_map for one in plan.mounts):
-        return None
-    from runtime.apply.idmap import IdMaps
-
-    return IdMaps(plan.namespaces, inherited.user_fd)
-
-
-def _open_mounts(inherited: Inherited, descriptors: Descriptors, id_maps: IdMaps | None) -> None:
-    plan = inherited.plan
-    if plan.request.rootfs is not None:
-        own = id_maps if plan.namespaces.in_user_namespace() else None
-        inherited.root_mount = descriptors.keep(mount_overlay(plan.request.rootfs, own))
-    else:
-        with Step("open the root file system", plan.rootfs):
-            inherited.root_mount = descriptors.keep(k.open_tree(plan.rootfs, recursive=True))
-            k.mount_setattr(inherited.root_mount, k.Attributes(propagation=k.MS_PRIVATE), recursive=True)
-    for index, one in enumerate(plan.mounts):
-        if one.kind == "bind" and not one.late_source:
-            inherited.sources[index] = fd = descriptors.keep(clone_bind(one))
-            if one.id_map is not None and id_maps is not None:
-                id_maps.apply(fd, one.id_map, one.source)
-    if plan.namespaces.in_user_namespace():
-        from runtime.apply.devices import clone_nodes
-
-        inherited.node_clones = {path: descriptors.keep(fd) for path, fd in clone_nodes(plan.devices).items()}
+    if not inherited.standing.user:
+        open_mounts(inherited, descriptors.keep)
 
 
 def _check_preserved(count: int) -> None:
@@ -256,9 +236,11 @@ def write_maps(plan: LaunchPlan, pid: int) -> None:
     namespaces = plan.namespaces
     if namespaces.time_offsets:
         _write_proc(pid, "timens_offsets", namespaces.time_offsets)
-    if namespaces.uid_map:
-        if os.geteuid():
-            _write_proc(pid, "setgroups", "deny")
+    if namespaces.uid_map and os.geteuid() != 0:
+        from runtime.launch.idtools import write_own_maps
+
+        write_own_maps(namespaces, pid)
+    elif namespaces.uid_map:
         _write_proc(pid, "uid_map", namespaces.uid_map)
         _write_proc(pid, "gid_map", namespaces.gid_map)
 

@@ -13,6 +13,7 @@ from runtime.apply.faults import Step
 from runtime.errors import RuntimeFault
 from runtime.kernel.fork import fork_into
 from runtime.kernel.namespace import CLONE_NEWUSER, FLAGS, setns, unshare
+from runtime.kernel.prctl import set_dumpable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,11 +114,16 @@ def run_on(cpus: str) -> None:
 
 
 def adjust_oom_score(adjustment: int | None) -> None:
-    """Write oom_score_adj; while still root of the host, because /proc/self belongs to it as long as traces are off."""
+    """Write oom_score_adj; while still what the creator is, because /proc/self belongs to root as long as traces are off.
+
+    A user's own process is traceable for that moment, before it enters anything.
+    """
     if adjustment is None:
         return
     with Step("set oom_score_adj", "/proc/self/oom_score_adj"):
+        set_dumpable(dumpable=os.geteuid() != 0)
         fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        set_dumpable(dumpable=False)
         try:
             os.write(fd, str(adjustment).encode())
         finally:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from runtime.apply.cgroup import Cgroup
     from runtime.launch.protocol import Link
     from runtime.plan.launch import LaunchPlan
+    from runtime.privilege import Standing
 
 
 class Inherited:
@@ -34,17 +35,19 @@ class Inherited:
         "preserve_fds",
         "root_mount",
         "sources",
+        "standing",
         "stdio",
         "task_fd",
         "unified_fd",
         "user_fd",
     )
 
-    def __init__(self, plan: LaunchPlan, link: Link, cgroup: Cgroup, gate: _socket.socket) -> None:
+    def __init__(self, plan: LaunchPlan, link: Link, cgroup: Cgroup, gate: _socket.socket, standing: Standing) -> None:
         self.plan = plan
         self.link = link
         self.cgroup = cgroup
         self.gate = gate
+        self.standing = standing
         self.namespace_fds: list[tuple[str, int]] = []
         self.user_fd = -1
         self.root_mount = -1

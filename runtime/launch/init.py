@@ -14,6 +14,7 @@ from runtime.launch.entering import adjust_oom_score, enter_as_init, leave_affin
 from runtime.launch.guarded import guarded
 from runtime.launch.inherited import close_others, settle
 from runtime.launch.program import Program
+from runtime.launch.sources import open_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,6 +90,10 @@ def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
     gate_fd = inherited.gate.fileno()
     kept = {label_fd, task_fd if plan.spec.hooks.start_container else -1} - {-1}
     close_others({0, 1, 2, link.socket.fileno(), gate_fd, *range(3, 3 + inherited.preserve_fds), *kept})
+    if inherited.standing.user:
+        prctl.set_dumpable(
+            dumpable=True
+        )  # or its own user could not exec here before start; init holds nothing of the host's now
     link.send(protocol.READY)
     link.close()
     return gate.wait(inherited.gate), program
@@ -129,6 +134,8 @@ def hook_state(plan: LaunchPlan, pid: int, status: str) -> str:
 def _prepare_root(inherited: Inherited) -> consoles.Console | None:
     plan = inherited.plan
     null_fd = root.open_null()
+    if inherited.standing.user:
+        open_mounts(inherited, _keep)
     paths = root.attach_root(inherited)
     if plan.namespaces.in_user_namespace():
         become_root()
@@ -142,6 +149,11 @@ def _prepare_root(inherited: Inherited) -> consoles.Console | None:
     _names_and_parameters(plan)
     _enter(plan, paths, null_fd)
     return console
+
+
+def _keep(fd: int) -> int:
+    """Leave a descriptor open: what is not attached goes with the others, before the program runs."""
+    return fd
 
 
 def _enter(plan: LaunchPlan, paths: RootPaths, null_fd: int) -> None:

@@ -57,7 +57,7 @@ def fill_root(inherited: Inherited, paths: RootPaths) -> None:
         if one.kind == "cgroup":
             from runtime.apply.cgroupmount import mount_cgroup
 
-            mount_cgroup(mounter, one, inherited.cgroup.paths, has_namespace=plan.namespaces.has("cgroup"))
+            mount_cgroup(mounter, one, inherited.cgroup.shown(), has_namespace=plan.namespaces.has("cgroup"))
         else:
             mounter.perform(index, one)
     if plan.devices.nodes:
@@ -69,9 +69,9 @@ def fill_root(inherited: Inherited, paths: RootPaths) -> None:
 def _late_source(inherited: Inherited, index: int, one: MountPlan) -> int:
     """Give the clone of a source among the mounts just made.
 
-    The creator makes it where init may not: to map its ids, or when init is no longer the host's root.
+    The creator makes it where init may not: to map its ids, or when init is no longer the host's root; a user's may do no more.
     """
-    if one.id_map is None and not inherited.plan.namespaces.in_user_namespace():
+    if inherited.standing.user or (one.id_map is None and not inherited.plan.namespaces.in_user_namespace()):
         return clone_bind(one)
     inherited.link.send(protocol.SOURCE, str(index).encode())
     return inherited.link.receive_fd(protocol.CLONED)

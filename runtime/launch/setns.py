@@ -79,6 +79,10 @@ def exec_steps(request: ExecRequest) -> Generator[int, None, int]:
 
     process = _effective(request)
     validate_process(process)
+    if os.geteuid() != 0:
+        from runtime.spec.validate_rootless import validate_rootless_process
+
+        validate_rootless_process(process, "")
     plan = plan_process(process)
     for text in plan.cautions:
         caution(text)
@@ -215,7 +219,7 @@ def _cgroup(request: ExecRequest, container: ContainerState) -> Cgroup | None:
         return None
     from runtime.apply.cgroup import from_paths
 
-    group = from_paths(container.cgroup)
+    group = from_paths(container.cgroup, spares=bool(container.spares_cgroups))
     return group.sub(request.cgroup) if request.cgroup else group
 
 

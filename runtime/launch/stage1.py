@@ -33,7 +33,7 @@ def _stage1(inherited: Inherited) -> None:
     leave_affinity()
     later = enter_user_namespace(inherited)
     if plan.namespaces.uid_map or plan.namespaces.time_offsets:
-        _ask_for_maps(inherited.link)
+        _ask_for_maps(inherited.link, unprivileged=inherited.standing.user)
     join(later)
     pid = fork(task_fd)
     if pid == 0:
@@ -42,8 +42,7 @@ def _stage1(inherited: Inherited) -> None:
     inherited.link.send(protocol.CHILD, str(pid).encode())
 
 
-def _ask_for_maps(link: Link) -> None:
-    unprivileged = os.geteuid() != 0
+def _ask_for_maps(link: Link, *, unprivileged: bool) -> None:
     if unprivileged:  # a creator without privilege may not write the maps of a process that is not traceable
         set_dumpable(dumpable=True)
     link.send(protocol.MAP)

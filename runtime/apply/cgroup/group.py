@@ -17,22 +17,34 @@ if TYPE_CHECKING:
     from runtime.spec.resources import DeviceRule, Resources
 
 
-def for_container(cgroups_path: str, container_id: str, layout: Layout | None = None) -> Cgroup:
-    """Give the cgroup a container will have; nothing is made yet. Raises CgroupFault for a path that cannot be one."""
+def for_container(cgroups_path: str, container_id: str, layout: Layout | None = None, *, spares: bool = False) -> Cgroup:
+    """Give the cgroup a container will have; nothing is made yet. Raises CgroupFault for a path that cannot be one.
+
+    `spares` is for a runtime without privileges: a hierarchy it may not write to is left out, unless the path was asked for.
+    """
     layout = detect() if layout is None else layout
-    return Cgroup(cgroup_paths(layout, cgroups_path, container_id), layout)
+    return Cgroup(cgroup_paths(layout, cgroups_path, container_id), layout, spares=spares, asked=bool(cgroups_path))
 
 
-def from_paths(paths: Pairs) -> Cgroup:
+def from_paths(paths: Pairs, *, spares: bool = False) -> Cgroup:
     """Give a cgroup whose `paths` were saved."""
-    return Cgroup(paths)
+    return Cgroup(paths, spares=spares)
+
+
+def _require_entry(key: str, directory: str) -> None:
+    """Raise PermissionError where the caller may not put a process."""
+    file = "cgroup.procs" if key == UNIFIED else "tasks"
+    if not os.access(f"{directory}/{file}", os.W_OK, effective_ids=True):
+        raise PermissionError(EACCES, os.strerror(EACCES), f"{directory}/{file}")
 
 
 class Cgroup:
     """Directories by hierarchy; every operation covers the cgroups below them too."""
 
-    def __init__(self, paths: Pairs, layout: Layout | None = None) -> None:
+    def __init__(self, paths: Pairs, layout: Layout | None = None, *, spares: bool = False, asked: bool = False) -> None:
         self.paths = paths
+        self.spares = spares
+        self._asked = asked
         self._layout = layout
         self._made: list[str] = []
 
@@ -50,21 +62,31 @@ class Cgroup:
                 return directory
         return None
 
-    def create(self, *, tolerant: bool = False) -> None:
+    def shown(self) -> Pairs:
+        """Give what the container is to see: where a hierarchy was left out, the cgroup of the caller, which it stays in."""
+        if not self.spares:
+            return self.paths
+        held = dict(self.paths)
+        return tuple((one.key, held.get(one.key, one.mount + one.own.rstrip("/"))) for one in self.layout.hierarchies)
+
+    def create(self) -> None:
         """Make the directories, parents too; those that are there are used as they are.
 
-        With `tolerant` (a runtime without privileges) a hierarchy that may not be written is left out: limits asked of it
-        fail later. Raises CgroupFault, and then the directories made so far are gone.
+        A hierarchy that may be spared is left out when it may not be written: limits asked of it fail later. Raises
+        CgroupFault, and then the directories made so far are gone.
         """
         kept = []
         for key, directory in self.paths:
             try:
                 self._make(key, directory)
+                if self.spares:
+                    _require_entry(key, directory)
             except OSError as error:
-                if tolerant and error.errno in (EACCES, EPERM, EROFS, EEXIST):
+                if self.spares and not self._asked and error.errno in (EACCES, EPERM, EROFS, EEXIST):
                     continue
                 self.undo()
-                raise CgroupFault.from_os(error, "make the container's cgroup", path=directory) from error
+                detail = "unable to apply cgroup configuration" if self.spares else ""
+                raise CgroupFault.from_os(error, "make the container's cgroup", detail, path=directory) from error
             kept.append((key, directory))
         self.paths = tuple(kept)
 
@@ -201,8 +223,9 @@ class Cgroup:
             if write.optional:
                 return
             raise CgroupFault(
-                f"the container has no {write.controller} cgroup to take {write.choices[0][0]}: it may not be written here",
-                step="limit the container",
+                f"cannot set {write.controller or 'unified'} limit: container could not join or create cgroup"
+                " (rootless needs no limits + no cgrouppath when no permission is granted for cgroups)",
+                step=f"limit the container: {write.choices[0][0]}",
             )
         if in_unified and write.controller and self.layout.kind == "hybrid":
             self._hand_down(directory, {write.controller})
@@ -232,8 +255,16 @@ class Cgroup:
         """Let only the devices that `rules`, and then the ones every container has, allow.
 
         v1 takes lists, v2 an eBPF program (in a hybrid layout v1, which has the controller). Without a device controller,
-        and without v2, a runtime with privileges raises KernelFault: an open /dev is no silent downgrade.
+        and without v2, a runtime with privileges raises KernelFault: an open /dev is no silent downgrade. Without them nothing
+        can be done, and need not: such a container has no device but those its user may open.
         """
+        try:
+            self._apply_devices(rules)
+        except (CgroupFault, KernelFault):
+            if not self.spares:
+                raise
+
+    def _apply_devices(self, rules: tuple[DeviceRule, ...]) -> None:
         from runtime.plan.cgroup_devices import device_policy, device_writes
 
         policy = device_policy(rules)

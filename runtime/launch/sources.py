@@ -1,0 +1,59 @@
+"""What a container takes from the host's file systems, as detached mounts: its root, the sources of its binds, device nodes."""
+
+from __future__ import annotations
+
+from runtime.apply.faults import Step
+from runtime.apply.mounts import clone_bind, mount_overlay
+from runtime.kernel import mount as k
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runtime.apply.idmap import IdMaps
+    from runtime.launch.inherited import Inherited
+
+
+def open_mounts(inherited: Inherited, keep: Callable[[int], int]) -> None:
+    """Clone everything; `keep` sees every descriptor. Raises RuntimeFault.
+
+    The creator does this, before any namespace is entered. A user without privileges may clone a mount in a mount namespace of
+    his own only: then init does it, first of all.
+    """
+    id_maps = _id_maps(inherited)
+    try:
+        _open_mounts(inherited, keep, id_maps)
+    finally:
+        if id_maps is not None:
+            id_maps.close()
+
+
+def _id_maps(inherited: Inherited) -> IdMaps | None:
+    """Give what id-mapped mounts need, when there are any: those of the document, and layers seen from a user namespace."""
+    plan = inherited.plan
+    layered = plan.request.rootfs is not None and plan.namespaces.in_user_namespace()
+    if not layered and not any(one.id_map for one in plan.mounts):
+        return None
+    from runtime.apply.idmap import IdMaps
+
+    return IdMaps(plan.namespaces, inherited.user_fd)
+
+
+def _open_mounts(inherited: Inherited, keep: Callable[[int], int], id_maps: IdMaps | None) -> None:
+    plan = inherited.plan
+    if plan.request.rootfs is not None:
+        own = id_maps if plan.namespaces.in_user_namespace() else None
+        inherited.root_mount = keep(mount_overlay(plan.request.rootfs, own))
+    else:
+        with Step("open the root file system", plan.rootfs):
+            inherited.root_mount = keep(k.open_tree(plan.rootfs, recursive=True))
+            k.mount_setattr(inherited.root_mount, k.Attributes(propagation=k.MS_PRIVATE), recursive=True)
+    for index, one in enumerate(plan.mounts):
+        if one.kind == "bind" and not one.late_source:
+            inherited.sources[index] = fd = keep(clone_bind(one))
+            if one.id_map is not None and id_maps is not None:
+                id_maps.apply(fd, one.id_map, one.source)
+    if plan.namespaces.in_user_namespace() or inherited.standing.nested:
+        from runtime.apply.devices import clone_nodes
+
+        inherited.node_clones = {path: keep(fd) for path, fd in clone_nodes(plan.devices).items()}
