@@ -91,9 +91,7 @@ def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
     kept = {label_fd, task_fd if plan.spec.hooks.start_container else -1} - {-1}
     close_others({0, 1, 2, link.socket.fileno(), gate_fd, *range(3, 3 + inherited.preserve_fds), *kept})
     if inherited.standing.user:
-        prctl.set_dumpable(
-            dumpable=True
-        )  # or its own user could not exec here before start; init holds nothing of the host's now
+        prctl.set_dumpable(dumpable=True)  # else its own user cannot exec here before start; nothing of the host's is left
     link.send(protocol.READY)
     link.close()
     return gate.wait(inherited.gate), program

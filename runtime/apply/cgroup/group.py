@@ -31,13 +31,6 @@ def from_paths(paths: Pairs, *, spares: bool = False) -> Cgroup:
     return Cgroup(paths, spares=spares)
 
 
-def _require_entry(key: str, directory: str) -> None:
-    """Raise PermissionError where the caller may not put a process."""
-    file = "cgroup.procs" if key == UNIFIED else "tasks"
-    if not os.access(f"{directory}/{file}", os.W_OK, effective_ids=True):
-        raise PermissionError(EACCES, os.strerror(EACCES), f"{directory}/{file}")
-
-
 class Cgroup:
     """Directories by hierarchy; every operation covers the cgroups below them too."""
 
@@ -80,15 +73,29 @@ class Cgroup:
             try:
                 self._make(key, directory)
                 if self.spares:
-                    _require_entry(key, directory)
+                    self._require_entry(key, directory)
             except OSError as error:
-                if self.spares and not self._asked and error.errno in (EACCES, EPERM, EROFS, EEXIST):
+                if self._may_spare(key) and error.errno in (EACCES, EPERM, EROFS, EEXIST):
                     continue
                 self.undo()
                 detail = "unable to apply cgroup configuration" if self.spares else ""
                 raise CgroupFault.from_os(error, "make the container's cgroup", detail, path=directory) from error
             kept.append((key, directory))
         self.paths = tuple(kept)
+
+    def _may_spare(self, key: str) -> bool:
+        """Tell whether to do without a hierarchy: none is asked for, or it is the one beside v1's that limits nothing."""
+        return self.spares and (not self._asked or (key == UNIFIED and self.layout.kind == "hybrid"))
+
+    def _require_entry(self, key: str, directory: str) -> None:
+        """Raise PermissionError where the caller may not put itself; v2 asks it of the common ancestor too (cgroups(7))."""
+        wanted = [f"{directory}/tasks"]
+        if key == UNIFIED:
+            own = next(one.mount + one.own for one in self.layout.hierarchies if one.key == key)
+            wanted = [f"{folder}/cgroup.procs" for folder in (directory, os.path.commonpath((own, directory)))]
+        for path in wanted:
+            if not os.access(path, os.W_OK, effective_ids=True):
+                raise PermissionError(EACCES, os.strerror(EACCES), path)
 
     def _make(self, key: str, directory: str) -> None:
         missing = []
