@@ -46,7 +46,7 @@ class RuntimeFault(Exception):  # noqa: N818 - the tree is named after faults, a
             parts.insert(1, self.path)
         if self.errno is not None:
             reason = os.strerror(self.errno).lower()
-            if reason not in self.message.lower():
+            if reason not in self.message.lower() and "not found in $PATH" not in self.message:
                 parts.append(reason)
         return ": ".join(part for part in parts if part)
 

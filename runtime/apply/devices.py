@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from runtime.plan.devices import DevicePlan, NodePlan
 
 
+_KCORE = "/proc/kcore"
+
+
 def clone_nodes(plan: DevicePlan) -> dict[str, int]:
     """Clone the host's nodes, for a user namespace, where mknod(2) is refused: path -> detached mount."""
     clones = {}
@@ -37,6 +40,8 @@ def make_devices(mounter: Mounter, plan: DevicePlan, clones: dict[str, int]) -> 
                 else:
                     _make_node(paths, node)
         for path, target in plan.links:
+            if target == _KCORE and not os.path.exists(_KCORE):
+                continue  # a kernel may come without it
             with Step(f"make the link {path}", path):
                 _make_link(paths, path, target)
     finally:

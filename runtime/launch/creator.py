@@ -101,7 +101,7 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
     theirs.close()
     inherited.gate.close()
     pid = child
-    if plan.namespaces.in_user_namespace():
+    if inherited.staged():
         pid = _await_init(plan, ours, child)
     state = _save_init(plan, state, pid, undo)
     ours.send(protocol.GO)
@@ -198,8 +198,8 @@ def _check_preserved(count: int) -> None:
 
 
 def _fork(inherited: Inherited) -> int:
-    """Fork stage1 when there is a user namespace to enter, else init itself."""
-    staged = inherited.plan.namespaces.in_user_namespace()
+    """Fork stage1 where namespaces are entered for good, else init itself."""
+    staged = inherited.staged()
     if staged:
         child, inherited.placed = fork_into(inherited.unified_fd)
     else:

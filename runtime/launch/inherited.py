@@ -60,6 +60,10 @@ class Inherited:
         self.unified_fd = -1
         self.placed = False
 
+    def staged(self) -> bool:
+        """Tell whether stage1 is needed: nobody comes back from a user namespace, nor, as root of one, to the host's others."""
+        return self.plan.namespaces.in_user_namespace() or self.standing.nested
+
     def descriptors(self) -> set[int]:
         """Give every descriptor the children need."""
         wanted = {0, 1, 2, self.link.socket.fileno(), self.gate.fileno(), self.root_mount, self.user_fd}

@@ -23,6 +23,7 @@ from runtime.launch.outside import set_limits, write_pid_file
 from runtime.launch.preload import preload_process
 from runtime.launch.program import Program
 from runtime.plan.process import ProcessPlan, plan_process
+from runtime.privilege import in_user_namespace
 from runtime.record import replace
 from runtime.state import FILTER_FILE, ContainerState, container_dir, load, read_file
 from runtime.undo import Undo
@@ -128,7 +129,7 @@ def _exec(
     preload_process(plan, seccomp=bool(compiled))
     if container.personality or container.memory_policy:
         import runtime.apply.scheduling  # noqa: F401 - the container's own, which the process's plan does not name
-    if "user" in container.namespaces or "time" in container.namespaces or _may_trace(container):
+    if "user" in container.namespaces or "time" in container.namespaces or _may_trace(container) or in_user_namespace():
         pid = yield from _fork_twice(job, ours, undo)
     else:
         pid = _fork_inside(job)
@@ -197,8 +198,9 @@ def _inside(job: Exec) -> None:
 def _fork_twice(job: Exec, ours: Link, undo: Undo) -> Generator[int, None, int]:
     """Let stage1 enter the namespaces and fork the process, for two reasons.
 
-    Who has entered a user namespace does not come back. And a container with CAP_SYS_PTRACE could look into a process that is
-    already among its own but has still the host's root, working directory and descriptors.
+    Who has entered a user namespace does not come back, nor does root of one to the host's PID namespace. And a container with
+    CAP_SYS_PTRACE could look into a process that is already among its own but has still the host's root, working directory and
+    descriptors.
     """
     unified = -1 if job.cgroup is None else job.cgroup.open_unified()
     stage1, job.placed = fork_into(unified)
