@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from runtime.errors import NotFoundFault, RuntimeFault, StateFault
+from runtime.caution import caution
+from runtime.errors import HookFault, NotFoundFault, RuntimeFault, StateFault
 from runtime.kernel import pidfd
 from runtime.launch.ending import end_process, remove_folder
 from runtime.launch.gate import open_gate
@@ -13,7 +14,6 @@ from runtime.state import GATE, ContainerState, alive, container_dir, load, read
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.apply.cgroup import Cgroup
-    from runtime.spec.lasting import Hook
     from runtime.spec.resources import Resources
 
 _SIGKILL = 9
@@ -32,26 +32,53 @@ def start_container(state_root: str, container_id: str) -> None:
         os.unlink(os.path.join(folder, GATE))
     except FileNotFoundError:
         pass
-    _late_hooks("poststart", state.hooks.poststart, state, "running")
+    if state.hooks.poststart:
+        _poststart(state)
 
 
-def _late_hooks(kind: str, hooks: tuple[Hook, ...], state: ContainerState, status: str) -> None:
+def _poststart(state: ContainerState) -> None:
+    """Run the poststart hooks; one that fails stops the container and is raised (runtime-spec 1.3, "Lifecycle")."""
+    from runtime.launch.hooks import run_hooks
+
+    try:
+        run_hooks("poststart", state.hooks.poststart, _hook_state(state, "running"))
+    except HookFault:
+        _end_all(state)
+        raise
+
+
+def _end_all(state: ContainerState) -> None:
+    """Kill every process of the container."""
+    group = _cgroup(state)
+    if group is not None and group.exists():
+        group.kill_all()
+    if state.pid:
+        end_process(state.pid, state.start_time)
+
+
+def _poststop(state: ContainerState) -> None:
     """Run hooks whose failure changes nothing (runtime-spec: log a warning and continue)."""
-    if not hooks:
+    if not state.hooks.poststop:
         return
-    from runtime.jsonlite import dumps
     from runtime.launch.hooks import run_hooks_to_the_end
 
-    record = {
-        "ociVersion": state.oci_version,
-        "id": state.id,
-        "status": status,
-        "pid": state.pid if status != "stopped" else 0,
-        "bundle": state.bundle,
-        "annotations": dict(state.annotations),
-    }
-    for line in run_hooks_to_the_end(kind, hooks, dumps(record)):
-        os.write(2, f"warning: {line}\n".encode())
+    for line in run_hooks_to_the_end("poststop", state.hooks.poststop, _hook_state(state, "stopped")):
+        caution(line)
+
+
+def _hook_state(state: ContainerState, status: str) -> str:
+    from runtime.jsonlite import dumps
+
+    return dumps(
+        {
+            "ociVersion": state.oci_version,
+            "id": state.id,
+            "status": status,
+            "pid": state.pid if status != "stopped" else 0,
+            "bundle": state.bundle,
+            "annotations": dict(state.annotations),
+        }
+    )
 
 
 def _cgroup(state: ContainerState) -> Cgroup | None:
@@ -130,15 +157,12 @@ def delete_container(state_root: str, container_id: str, *, force: bool) -> None
     if state.status not in ("created", "stopped") and not abandoned and not force:
         raise StateFault(f"cannot delete container {container_id!r} that is not stopped: {state.status}")
     group = _cgroup(state)
-    if group is not None and group.exists():
-        if state.status == "paused":
-            kill_container(state_root, container_id, _SIGKILL, all_processes=False)  # thaws it too
-        group.kill_all()
-    if state.pid:
-        end_process(state.pid, state.start_time)
+    if group is not None and group.exists() and state.status == "paused":
+        kill_container(state_root, container_id, _SIGKILL, all_processes=False)  # thaws it too
+    _end_all(state)
     if group is not None:
         group.remove()
-    _late_hooks("poststop", state.hooks.poststop, state, "stopped")
+    _poststop(state)
     remove_folder(folder)
 
 

@@ -80,7 +80,7 @@ def _context(outer: Values, values: Values, report: Report) -> Context:
     from runtime.caution import listen
     from runtime.cli.context import Context
 
-    listen(report.caution)
+    listen(report.caution, report.debug if outer.flag("debug") else None)
     if outer.text("log-format", "text") not in ("text", "json"):
         raise UsageFault(f'unknown log-format "{outer.text("log-format")}": it is text or json')
     if outer.text("rootless", "auto") not in ("auto", "true", "false"):

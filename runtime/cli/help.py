@@ -38,7 +38,9 @@ def print_help(topic: Sequence[str]) -> int:
         if options.strip():
             sys.stdout.write(f"\nOPTIONS:\n{columns(options)}")
         return 0
-    sys.stdout.write("NAME:\n   wherry-oci - run containers as the OCI runtime specification describes them\n\n")
+    sys.stdout.write(
+        "NAME:\n   wherry-oci - Open Container Initiative runtime: containers as the specification describes them\n\n"
+    )
     sys.stdout.write("USAGE:\n   wherry-oci [global options] command [command options] [arguments...]\n\n")
     sys.stdout.write(f"VERSION:\n   {VERSION}\n\nCOMMANDS:\n")
     sys.stdout.write(columns("\n".join(f"{command}  {COMMANDS[command][0]}" for command in sorted(COMMANDS))))

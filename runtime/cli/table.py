@@ -60,6 +60,18 @@ COMMANDS: dict[str, Command] = {
         "--force, -f  kill the container if it still runs; an absent one is no error",
         "lifecycle:delete",
     ),
+    "events": (
+        "show what a container uses, again and again, and when its memory runs out",
+        "<container-id>",
+        1,
+        1,
+        True,
+        """
+   --interval DURATION  time between two looks (default: 5s)
+   --stats  look once and end
+""",
+        "events:events",
+    ),
     "exec": (
         "execute one more process inside a container",
         "<container-id> <command> [args...]",
@@ -151,5 +163,5 @@ COMMANDS: dict[str, Command] = {
     "update": ("change a container's resource limits", "<container-id>", 1, 1, True, _LIMITS, "update:update"),
 }
 
-NOT_SERVED = ("checkpoint", "events", "restore")
+NOT_SERVED = ("checkpoint", "restore")
 """Commands of runc that this build refuses by name."""

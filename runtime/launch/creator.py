@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from runtime.apply.faults import Step
-from runtime.caution import caution
+from runtime.caution import caution, step
 from runtime.errors import RuntimeFault
 from runtime.kernel import pidfd
 from runtime.kernel.fork import fork_into
@@ -87,17 +87,19 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
     _open_sources(inherited, descriptors)
     _check_preserved(request.preserve_fds)
     preload_launch(plan)
-    undo.push("the cgroup", cgroup.remove)
+    undo.push("the cgroup's folders", cgroup.undo)
     cgroup.create()
     state = replace(state, cgroup=cgroup.paths)
     if not cgroup.paths and cgroup.spares and "pid" not in plan.namespaces.new:
         caution(_NOTHING_HOLDS)
+    undo.push("the cgroup", cgroup.remove)
     undo.push("the link", ours.close)
     undo.push("the other end of the link", theirs.close)  # init ends when it is the last to hold that end
     undo.push("the gate", inherited.gate.close)
     inherited.unified_fd = descriptors.keep(cgroup.open_unified())
     child = _fork(inherited)
     undo.push("the first process", lambda: end_child(child))
+    step(f"nsexec container setup: process {child}, new namespaces: {' '.join(plan.namespaces.new)}")
     theirs.close()
     inherited.gate.close()
     pid = child
@@ -105,7 +107,9 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
         pid = _await_init(plan, ours, child)
     state = _save_init(plan, state, pid, undo)
     ours.send(protocol.GO)
+    step(f"child process in init(): process {state.pid} mounts and enters its root")
     state = _serve_init(plan, ours, state, cgroup)
+    step("init: closing the pipe to signal completion")
     os.rename(os.path.join(folder, CLOSED_GATE), os.path.join(folder, GATE))
     if request.pid_file is not None:
         write_pid_file(request.pid_file, state.pid)
@@ -291,6 +295,7 @@ def compile_filter(seccomp: Seccomp | None, folder: str) -> bytes:
     from runtime.plan.seccomp import compile_filter as compile_profile
 
     flags = sum(FILTER_FLAGS[flag] for flag in seccomp.flags)
+    step(f"seccomp filter flags: {flags}")
     if _listener(seccomp) is not None:
         flags = flags & ~FILTER_FLAGS["SECCOMP_FILTER_FLAG_TSYNC"] | FILTER_FLAGS["SECCOMP_FILTER_FLAG_NEW_LISTENER"]
     payload = flags.to_bytes(8, "little") + compile_profile(seccomp)

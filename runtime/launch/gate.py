@@ -15,10 +15,13 @@ from runtime.launch.protocol import GO, LISTENER, TAKEN, Link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import NoReturn, TypeVar
 
     T = TypeVar("T")
+else:
+    import _signal
 
 _BACKLOG = 8
 
@@ -66,7 +69,13 @@ def is_waiting(folder: str) -> bool:
 
 
 def wait(gate: _socket.socket) -> Link:
-    """Wait until a starter says GO and give the connection; those that say nothing only looked."""
+    """Wait until a starter says GO and give the connection; those that say nothing only looked.
+
+    A container that is told to end before it was started ends, though the kernel shields the first process of a PID
+    namespace from signals it has no handler for (pid_namespaces(7)). execve(2) undoes the handlers.
+    """
+    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM):
+        _signal.signal(number, _end)
     while True:
         fd, _ = gate._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - socket.accept without the socket module
         starter = Link(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd), "the starter")
@@ -76,6 +85,10 @@ def wait(gate: _socket.socket) -> Link:
         except (RuntimeFault, OSError):
             pass
         starter.close()
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    os._exit(128 + number)
 
 
 class Opening:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _OUTPUT_LIMIT = 4096
 _SIGKILL = 9
+_BY_SIGNAL = 128
+"""What an exit code is above when a signal made it."""
 
 
 def run_hooks(
@@ -58,13 +60,21 @@ def _run(name: str, hook: Hook, state: str, around: tuple[int | None, dict[str, 
             raise HookFault(f"it took longer than {hook.timeout} s", step=f"error running {name}", path=hook.path)
         if code:
             said = os.pread(output, _OUTPUT_LIMIT, 0).decode(errors="replace").strip()
-            detail = f"exit status {code}" + (f": {said}" if said else "")
+            detail = _ending(code) + (f": {said}" if said else "")
             raise HookFault(detail, step=f"error running {name}", path=hook.path)
     except OSError as error:
         raise HookFault("", step=f"error running {name}", errno=error.errno, path=hook.path) from error
     finally:
         os.close(given)
         os.close(output)
+
+
+def _ending(code: int) -> str:
+    """Say how a hook ended, as those who read runc's messages know it."""
+    import _signal
+
+    name = _signal.strsignal(code - _BY_SIGNAL) if code > _BY_SIGNAL else None
+    return f"signal: {name.lower()}" if name else f"exit status {code}"
 
 
 def _wait(pid: int, timeout: int | None) -> int | None:

@@ -105,6 +105,7 @@ def _after_gate(inherited: Inherited, starter: Link, program: Program) -> None:
         if hooks:
             from runtime.launch.hooks import run_hooks
 
+            program.confine(starter)  # the hooks' programs are the container's, and are held to its profile
             state = hook_state(inherited.plan, os.getpid(), "created")
             run_hooks("startContainer", hooks, state, task_fd=inherited.task_fd, environment=program.environment)
         program.execute(starter)

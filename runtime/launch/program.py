@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 class Program:
     """The user's program on its way. Call `find`, `become`, and last `execute`."""
 
-    __slots__ = ("environment", "filter", "filter_flags", "label_fd", "path", "plan")
+    __slots__ = ("confined", "environment", "filter", "filter_flags", "label_fd", "path", "plan")
 
     def __init__(self, plan: ProcessPlan) -> None:
         self.plan = plan
         self.filter = b""
         self.filter_flags = 0
         self.label_fd = -1
+        self.confined = False
         self.path = ""
         self.environment = dict(entry.split("=", 1) for entry in plan.environment)
 
@@ -55,20 +56,13 @@ class Program:
     def _filter_needs_privilege(self) -> bool:
         return bool(self.filter) and not self.plan.source.no_new_privileges
 
-    def execute(self, link: Link) -> None:
-        """Execute the program; returns only by raising StartFault.
+    def confine(self, link: Link) -> None:
+        """Load the seccomp filter; who is at the other end of `link` takes its listener, where the profile has one.
 
-        Who is at the other end of `link` takes the seccomp listener, where the profile has one.
-
-        The filter is loaded last, so that it need allow nothing of ours; without no_new_privs that takes CAP_SYS_ADMIN, so
-        the capabilities are dropped after it.
+        Without no_new_privs that takes CAP_SYS_ADMIN, so the capabilities are dropped after it.
         """
         prctl.set_dumpable(dumpable=False)  # changing ids may have restored it (prctl(2))
-        if self.label_fd >= 0:
-            from runtime.apply.labels import write_label
-
-            with Step("label the program"):
-                write_label(self.label_fd, self.plan.source)
+        self.confined = True
         if self.filter:
             from runtime.kernel import seccomp
 
@@ -78,6 +72,19 @@ class Program:
                     link.hand_over_number(listener)
             if self._filter_needs_privilege():
                 credentials.take_capabilities(self.plan.capabilities)
+
+    def execute(self, link: Link) -> None:
+        """Execute the program; returns only by raising StartFault.
+
+        The filter is loaded last, so that it need allow nothing of ours, unless hooks had to be under it before.
+        """
+        if self.label_fd >= 0:
+            from runtime.apply.labels import write_label
+
+            with Step("label the program"):
+                write_label(self.label_fd, self.plan.source)
+        if not self.confined:
+            self.confine(link)
         try:
             os.execve(self.path, list(self.plan.argv), self.environment)  # noqa: S606 - the purpose of it all
         except OSError as error:

@@ -132,6 +132,29 @@ def _pivot_root(plan: LaunchPlan) -> None:
 
 
 def _move_root(plan: LaunchPlan) -> None:
+    """Put the root on top of the host's, which stays below: without the host's procfs and sysfs.
+
+    As long as one that is wholly visible is left anywhere in a mount namespace, a user namespace inside may mount another,
+    with nothing masked.
+    """
     with Step("move the root file system to /", plan.rootfs):
+        for path in _kernel_mounts(plan.rootfs):
+            try:
+                k.umount2(path, k.MNT_DETACH)
+            except OSError:  # locked (mount_namespaces(7)): then it is covered
+                k.mount("tmpfs", path, "tmpfs", k.MS_RDONLY)
         k.mount(".", "/", "", k.MS_MOVE)
         os.chroot(".")
+
+
+def _kernel_mounts(rootfs: str) -> list[str]:
+    """Give where procfs and sysfs are mounted outside the root, the topmost first."""
+    found = []
+    fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+    with open(fd, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            before, _, after = line.partition(" - ")
+            path = before.split(" ")[4].replace("\\040", " ")
+            if after.split(" ")[0] in ("proc", "sysfs") and not f"{path}/".startswith(f"{rootfs}/"):
+                found.append(path)
+    return found[::-1]

@@ -7,7 +7,7 @@ import os
 from runtime.apply.faults import Step
 from runtime.apply.labels import open_label
 from runtime.apply.paths import RootPaths
-from runtime.caution import caution
+from runtime.caution import caution, followed, step
 from runtime.errors import NotFoundFault, RuntimeFault, StateFault
 from runtime.kernel import capability, pidfd, prctl
 from runtime.kernel.fork import fork, fork_into
@@ -89,7 +89,7 @@ def exec_steps(request: ExecRequest) -> Generator[int, None, int]:
         caution(text)
     container = load(request.state_root, request.container_id)
     if container.status == "paused" and not request.ignore_paused:
-        raise StateFault(f"cannot exec in container {request.container_id!r}: it is paused; resume it first")
+        raise StateFault("cannot exec in a paused container (use --ignore-paused to override)")
     target = pidfd.open_process(container.pid, container.start_time)
     if target is None:
         raise StateFault(f"cannot exec in container {request.container_id!r}: it is {container.status}, not running")
@@ -138,21 +138,18 @@ def _exec(
     if found is None:
         raise NotFoundFault("the process ended before it began", step="exec")
     undo.push("the process", lambda: end_process(pid, found[1]))
+    step(f"nsexec container setup: process {pid} in the namespaces of process {container.pid}")
     set_limits(pid, plan.rlimits)
     ours.send(protocol.GO)
+    step("child process in init()")
     yield ours.socket.fileno()
     ours.receive(protocol.CONFINE)
+    if followed():
+        step(f"nsexec[{pid}]: affinity: {sum(1 << cpu for cpu in os.sched_getaffinity(pid)):#x}")
     ours.send(protocol.CONFINED, compiled)
+    step("setns_init: about to exec")
     yield ours.socket.fileno()
-    said, payload = ours.receive_any()
-    if said == protocol.LISTENER:
-        from runtime.launch.agent import hand_over
-
-        hand_over(container, pid, int(payload))
-        ours.send(protocol.TAKEN)
-        said, _ = ours.receive_any()
-    if said:
-        raise RuntimeFault(f"the process said {said!r} instead of executing the program", step="exec")
+    _await_execve(ours, container, pid)
     if request.pid_file is not None:
         write_pid_file(request.pid_file, pid)
     ours.close()
@@ -214,6 +211,19 @@ def _fork_twice(job: Exec, ours: Link, undo: Undo) -> Generator[int, None, int]:
     pid = int(ours.receive(protocol.CHILD)[1])
     os.waitpid(stage1, 0)
     return pid
+
+
+def _await_execve(link: Link, container: ContainerState, pid: int) -> None:
+    """Return when the program was executed; its seccomp listener, where it has one, goes to the agent before."""
+    said, payload = link.receive_any()
+    if said == protocol.LISTENER:
+        from runtime.launch.agent import hand_over
+
+        hand_over(container, pid, int(payload))
+        link.send(protocol.TAKEN)
+        said, _ = link.receive_any()
+    if said:
+        raise RuntimeFault(f"the process said {said!r} instead of executing the program", step="exec")
 
 
 def _cgroup(request: ExecRequest, container: ContainerState) -> Cgroup | None:

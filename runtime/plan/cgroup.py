@@ -216,7 +216,8 @@ def _require_v2_controllers(resources: Resources, versions: dict[str, int]) -> N
         controller = name.partition(".")[0]
         if controller != "cgroup" and versions.get(controller) != 2:
             raise KernelFault(
-                f"linux.resources.unified sets {name}, but this host has no cgroup v2 controller {controller}",
+                f"invalid configuration: linux.resources.unified sets {name}, but this host has no cgroup v2 controller"
+                f" {controller}",
                 feature=f"cgroup v2 controller {controller}",
                 step="plan the container's cgroup",
             )

@@ -45,8 +45,9 @@ def _small(resources: Resources, controller: str) -> Iterator[Write]:
 
 def same_in_both(resources: Resources, controller: str) -> Iterator[Write]:
     """Give the writes of the controllers whose files are the same in both versions."""
-    if controller == "pids" and resources.pids_limit:
-        yield _write("pids", "pids.max", resources.pids_limit if resources.pids_limit > 0 else "max")
+    if controller == "pids" and resources.pids_limit is not None:
+        # 0 is as close as can be: a container has one process at least (and systemd takes no 0), so it is 1 with runc, too
+        yield _write("pids", "pids.max", max(1, resources.pids_limit) if resources.pids_limit >= 0 else "max")
     elif controller == "rdma":
         for rdma in resources.rdma:
             yield _write("rdma", "rdma.max", _rdma_value(rdma))

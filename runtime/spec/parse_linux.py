@@ -101,4 +101,4 @@ def _intel_rdt(at: Reader) -> IntelRdt:
 
 
 def _memory_policy(at: Reader) -> MemoryPolicy:
-    return MemoryPolicy(mode=at.need_text("mode"), nodes=at.text("nodes"), flags=at.texts("flags"))
+    return MemoryPolicy(mode=at.text("mode"), nodes=at.text("nodes"), flags=at.texts("flags"))

@@ -150,6 +150,12 @@ def is_number_list(text: str) -> bool:
     return True
 
 
+def count(numbers: str) -> int:
+    """Give how many numbers are in a valid list."""
+    ranges = (part.strip().partition("-") for part in numbers.split(",") if numbers.strip())
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
+
+
 def _namespaces(namespaces: tuple[Namespace, ...]) -> dict[str, Namespace]:
     known: dict[str, Namespace] = {}
     for index, namespace in enumerate(namespaces):
@@ -257,11 +263,16 @@ def _devices(linux: Linux) -> None:
 
 
 def _memory_policy(policy: MemoryPolicy) -> None:
-    _require_word(policy.mode, MEMORY_POLICIES, "/linux/memoryPolicy/mode", "a memory policy")
+    where, bad = "/linux/memoryPolicy", "invalid memory policy"  # the words of runc's users
+    known = ", ".join(MEMORY_POLICIES)
+    _require(policy.mode in MEMORY_POLICIES, f"{where}/mode", f'{bad} mode "{policy.mode}": it is one of {known}')
     for index, flag in enumerate(policy.flags):
-        _require_word(flag, MEMORY_POLICY_FLAGS, f"/linux/memoryPolicy/flags/{index}", "a memory policy flag")
+        known = ", ".join(MEMORY_POLICY_FLAGS)
+        _require(flag in MEMORY_POLICY_FLAGS, f"{where}/flags/{index}", f'{bad} flag "{flag}": it is one of {known}')
     nodes = policy.nodes
-    _require(is_number_list(nodes), "/linux/memoryPolicy/nodes", f'"{nodes}" is not a list such as 0-3,7')
+    _require(is_number_list(nodes), f"{where}/nodes", f'{bad} nodes "{nodes}": they are a list such as 0-3,7')
+    none = policy.mode in ("MPOL_DEFAULT", "MPOL_LOCAL")
+    _require(not (none and nodes.strip()), f"{where}/nodes", f"{bad}: mode requires 0 nodes but got {count(nodes)}")
 
 
 def _seccomp(seccomp: Seccomp) -> None:

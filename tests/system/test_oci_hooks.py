@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -92,9 +93,9 @@ def test_a_hook_that_cannot_be_run_is_named(oci: Oci) -> None:
     assert oci.runtime == "crun" or "/no/such/hook" in done.stderr
 
 
-def test_failing_late_hooks_change_nothing(ours: Oci) -> None:
+def test_a_failing_poststop_hook_changes_nothing(ours: Oci) -> None:
     mark = ours.bundle / "second"
-    ours.config["hooks"] = {"poststart": [hook("exit 1")], "poststop": [hook("exit 1"), hook(f"touch {mark}")]}
+    ours.config["hooks"] = {"poststop": [hook("exit 1"), hook(f"touch {mark}")]}
     name = ours.start("sleep", "100")
     assert ours.state(name)["status"] == "running"
     ours.ok("kill", name, "KILL")
@@ -109,3 +110,38 @@ def test_the_runtime_s_hooks_see_the_container_s_root(ours: Oci) -> None:
     ours.config["hooks"] = {"createRuntime": [hook(script)]}
     ours.output("true")
     assert "version" in log.read_text()
+
+
+def test_a_failing_poststart_hook_stops_the_container(oci: Oci) -> None:
+    if oci.runtime == "crun":
+        pytest.skip("crun goes on, as runtime-spec before 1.3 said")
+    oci.config["hooks"] = {"poststart": [hook("exit 0"), hook("echo no luck; exit 3")]}
+    done = oci.run("sleep", "100")
+    assert done.returncode == 1
+    assert f"error running {'poststart ' if oci.ours else ''}hook #1" in done.stderr
+    assert oci.call("state", oci.ids[-1]).returncode != 0, "run leaves nothing"
+    if oci.ours:
+        oci.write()
+        name = oci.new_id()
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        assert oci.call("create", name, **quiet).returncode == 0
+        assert "no luck" in oci.call("start", name).stderr
+        oci.wait_status(name, "stopped")
+
+
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_startcontainer_hooks_are_under_the_seccomp_profile(oci: Oci, no_new_privileges: bool) -> None:
+    oci.config["process"]["noNewPrivileges"] = no_new_privileges
+    oci.config["process"]["rlimits"].append({"type": "RLIMIT_CORE", "soft": 0, "hard": 0})
+    oci.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"}],
+    }
+    command = {"path": "/bin/busybox", "args": ["busybox", "mkdir", "/dev/never"]}
+    oci.config["hooks"] = {"startContainer": [command]}
+    done = oci.run("true")
+    assert done.returncode == 1
+    assert oci.runtime == "crun" or "bad system call" in done.stderr
+    held = f"{sum(1 << bit for bit in (5, 10, 29)):016x}"
+    command["args"] = ["busybox", "sh", "-c", f"grep -q 'CapEff:.{held}' /proc/self/status"]
+    assert oci.run("true").returncode == 0, "and have the container's capabilities only"

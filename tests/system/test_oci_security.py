@@ -16,6 +16,22 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 
+def test_without_pivot_no_bare_procfs_is_left_below(oci: Oci) -> None:
+    """A wholly visible procfs in the mount namespace would let a user namespace inside mount another, with nothing masked."""
+    if oci.runtime == "crun":
+        pytest.skip("crun leaves one")
+    oci.config["linux"]["maskedPaths"] = ["/proc/kcore"]
+    oci.config["linux"]["readonlyPaths"] = ["/proc/sys"]
+    oci.config["process"]["capabilities"] = {
+        kind: ["CAP_SETFCAP", "CAP_SYS_ADMIN"] for kind in ("bounding", "effective", "permitted")
+    }
+    oci.write("unshare", "-mrpf", "sh", "-c", "mount -t proc none /proc && echo mounted")
+    done = oci.call("run", "--no-pivot", oci.new_id())
+    assert done.returncode != 0
+    assert "mounted" not in done.stdout
+    assert "mount:" in done.stderr
+
+
 def created(node: Oci) -> tuple[str, int]:
     """Give a container whose init waits at the gate, and that init."""
     node.write("sleep", "100")

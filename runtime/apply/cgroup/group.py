@@ -63,12 +63,13 @@ class Cgroup:
         return tuple((one.key, held.get(one.key, one.mount + one.own.rstrip("/"))) for one in self.layout.hierarchies)
 
     def create(self) -> None:
-        """Make the directories, parents too; those that are there are used as they are.
+        """Make the directories, parents too; those that are there are used, when nothing runs in them and they are not frozen.
 
         A hierarchy that may be spared is left out when it may not be written: limits asked of it fail later. Raises
         CgroupFault, and then the directories made so far are gone.
         """
         kept = []
+        found = self.exists()
         for key, directory in self.paths:
             try:
                 self._make(key, directory)
@@ -82,6 +83,16 @@ class Cgroup:
                 raise CgroupFault.from_os(error, "make the container's cgroup", detail, path=directory) from error
             kept.append((key, directory))
         self.paths = tuple(kept)
+        if found:
+            self._require_idle()
+
+    def _require_idle(self) -> None:
+        """Refuse a cgroup that was there and is another's: its limits, its end and its freezer would be shared."""
+        frozen, members = self.frozen(), self.pids()
+        if frozen or members:
+            self.undo()
+            why = "unexpectedly frozen: thaw or remove it" if frozen else f"is not empty: {len(members)} process(es) found"
+            raise CgroupFault(f"container's cgroup {why}", path=self.paths[0][1])
 
     def _may_spare(self, key: str) -> bool:
         """Tell whether to do without a hierarchy: none is asked for, or it is the one beside v1's that limits nothing."""

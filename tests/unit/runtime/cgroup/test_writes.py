@@ -45,7 +45,7 @@ def test_nothing_asked_nothing_written(layout: Layout) -> None:
     [
         (Resources(pids_limit=5), [("pids.max", "5")], [("pids.max", "5")]),
         (Resources(pids_limit=-1), [("pids.max", "max")], [("pids.max", "max")]),
-        (Resources(pids_limit=0), [], []),
+        (Resources(pids_limit=0), [("pids.max", "1")], [("pids.max", "1")]),
         (
             Resources(memory=Memory(limit=100, swap=300, reservation=50)),
             [

@@ -35,7 +35,7 @@ def test_unknown_command(capfd: pytest.CaptureFixture[str]) -> None:
         (["run"], 1, r'\\"run\\" requires exactly 1 argument'),
         (["kill", "a", "b", "c"], 1, "requires a maximum of 2"),
         (["exec"], 1, "requires a minimum of 1"),
-        (["events", "x"], 1, "events is not served"),
+        (["restore", "x"], 1, "restore is not served"),
         (["--log-format", "xml", "list"], 1, "unknown log-format"),
         (["--rootless", "perhaps", "list"], 1, "invalid value"),
         (["kill", "x", "FOO"], 1, "unknown signal"),
