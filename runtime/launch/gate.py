@@ -69,13 +69,7 @@ def is_waiting(folder: str) -> bool:
 
 
 def wait(gate: _socket.socket) -> Link:
-    """Wait until a starter says GO and give the connection; those that say nothing only looked.
-
-    A container that is told to end before it was started ends, though the kernel shields the first process of a PID
-    namespace from signals it has no handler for (pid_namespaces(7)). execve(2) undoes the handlers.
-    """
-    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM):
-        _signal.signal(number, _end)
+    """Wait until a starter says GO and give the connection; those that say nothing only looked."""
     while True:
         fd, _ = gate._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - socket.accept without the socket module
         starter = Link(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd), "the starter")
@@ -85,6 +79,15 @@ def wait(gate: _socket.socket) -> Link:
         except (RuntimeFault, OSError):
             pass
         starter.close()
+
+
+def end_when_told() -> None:
+    """End by the signals that ask for it, also as the first process of a PID namespace.
+
+    The kernel shields that one from signals it has no handler for (pid_namespaces(7)). execve(2) undoes the handlers.
+    """
+    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM):
+        _signal.signal(number, _end)
 
 
 def _end(number: int, _frame: object) -> NoReturn:

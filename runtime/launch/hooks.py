@@ -10,7 +10,11 @@ from runtime.kernel.spawn import spawn, wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
+
     from runtime.spec.lasting import Hook
+else:
+    import _signal
 
 _OUTPUT_LIMIT = 4096
 _SIGKILL = 9
@@ -71,8 +75,6 @@ def _run(name: str, hook: Hook, state: str, around: tuple[int | None, dict[str, 
 
 def _ending(code: int) -> str:
     """Say how a hook ended, as those who read runc's messages know it."""
-    import _signal
-
     name = _signal.strsignal(code - _BY_SIGNAL) if code > _BY_SIGNAL else None
     return f"signal: {name.lower()}" if name else f"exit status {code}"
 

@@ -92,6 +92,7 @@ def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
     close_others({0, 1, 2, link.socket.fileno(), gate_fd, *range(3, 3 + inherited.preserve_fds), *kept})
     if inherited.standing.user:
         prctl.set_dumpable(dumpable=True)  # else its own user cannot exec here before start; nothing of the host's is left
+    gate.end_when_told()
     link.send(protocol.READY)
     link.close()
     return gate.wait(inherited.gate), program
