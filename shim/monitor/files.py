@@ -10,6 +10,9 @@ from runtime import jsonlite
 
 _LIMIT = 1024 * 1024
 
+SOCKET = "monitor.sock"
+"""Name of a monitor's socket in its state directory."""
+
 
 def write_json(path: str, value: Any) -> None:
     """Replace the file at `path` atomically (rename(2)); raise OSError. The directory is a tmpfs: there is nothing to sync."""

@@ -18,7 +18,7 @@ from shim.monitor.container import Container, Surroundings, check_new, still_liv
 from shim.monitor.execs import Execs
 from shim.monitor.exits import ExitStore
 from shim.monitor.external import ExternalRuntime
-from shim.monitor.files import remove, write_json
+from shim.monitor.files import SOCKET, remove, write_json
 from shim.monitor.internal import InternalRuntime
 from shim.monitor.protocol import (
     EVENTS,
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
     Reply = dict[str, Any] | tuple[dict[str, Any], list[int]]
 
-SOCKET = "monitor.sock"
 _NAMES = {kind: name for name, kind in EVENTS.items()}
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}\Z")
 _SETUP_SECONDS = 30.0

@@ -1,6 +1,6 @@
-"""Run a monitor once, in the spawner and with a runtime that is none, before the first real one is forked.
+"""Run a monitor once, in the nursery and with a runtime that is none, before the first real one is forked.
 
-Memory is the reason. A monitor shares its pages with the spawner until one of both writes to them, and CPython writes to
+Memory is the reason. A monitor shares its pages with the nursery until one of both writes to them, and CPython writes to
 code while it learns which forms its instructions take (PEP 659), and to the caches of types and modules. After this they
 are as they will stay: measured, a fifth less private memory a pod. The node's first pod is the quicker for it, too.
 """
@@ -14,8 +14,9 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from shim import process, wire
+from shim.monitor.files import SOCKET
 from shim.monitor.protocol import ContainerCreate, ExecRequest, encode
-from shim.monitor.server import SOCKET, Monitor
+from shim.monitor.server import Monitor
 
 if TYPE_CHECKING:
     from shim.monitor.console import ConsoleSocket
@@ -34,10 +35,11 @@ class Extras:
         self._pids: dict[str, int] = {}
 
     def _fork(self, stdio: tuple[int, int, int], *, waits: bool) -> int:
+        parent = os.getpid()
         pid = process.fork()
         if pid == 0:
             with contextlib.suppress(BaseException):
-                process.become_child("wherry-extra", stdio)
+                process.become_child("wherry-extra", stdio, parent=parent)
                 os.write(stdio[1], b"a line\nand another\n")
                 if waits:
                     signal.pause()

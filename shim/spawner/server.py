@@ -1,4 +1,4 @@
-"""The spawner: forks monitors and jobs from a process that has everything imported and no thread.
+"""The spawner: forks jobs from a process that has everything imported and no thread, and has the nursery fork monitors.
 
     wherryd → spawner                                        spawner → wherryd
     ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -8,15 +8,15 @@
     {seq: 0, op: "job.kill", job}                            none; the job's own reply comes when all of it is dead
 
 When wherryd goes away, running jobs are killed and the spawner ends; monitors stay. When the spawner goes away its jobs die
-with it (PR_SET_PDEATHSIG), and wherryd sees the end of the link.
+with it (PR_SET_PDEATHSIG), and wherryd sees the end of the link. The nursery dies with the spawner, and the spawner ends when
+the nursery has died.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
-import importlib
 import os
-import pkgutil
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,11 +25,12 @@ from runtime.kernel.prctl import set_child_subreaper, set_dumpable
 from shim import process, wire
 from shim.errors import DeadlineExceeded, Internal, InvalidArgument, Unimplemented, WherryError
 from shim.link import Link
-from shim.monitor.server import SOCKET, run_monitor
+from shim.monitor.files import SOCKET
 from shim.monitor.tree import kill_members, kill_tree
 from shim.reactor import Reactor
 from shim.spawner.jobs import KINDS, function_of, run_job
-from shim.spawner.rehearsal import rehearse
+from shim.spawner.nursery import start_nursery
+from shim.spawner.warmth import fill_holes, import_packages
 
 if TYPE_CHECKING:
     import socket
@@ -44,9 +45,9 @@ IDLE_SECONDS = 5.0
 IDLE_WORKERS = 2
 """How many of them wait at most: as many as do CNI side by side on a small node."""
 
-WARM = ("runtime", "cni")
-"""Packages of which everything is imported before the first fork: they import much where they use it."""
-_COLD = ("runtime.cli", "cni.main")
+WARM = ("cni",)
+"""Packages of which everything is imported before the first job: they import much where they use it."""
+_COLD = ("cni.main",)
 """Parts of them that only commands need."""
 
 
@@ -76,21 +77,24 @@ class Job:
 
 
 class Spawner:
-    """The loop, the link to wherryd and the jobs."""
+    """The loop, the links to wherryd and to the nursery, and the jobs."""
 
-    def __init__(self, sock: socket.socket, kinds: dict[str, str]) -> None:
+    def __init__(self, sock: socket.socket, nursery: socket.socket, kinds: dict[str, str]) -> None:
         self._kinds = kinds
         self._reactor = Reactor()
         self._reactor.children.on_reap = self._reaped
         self._link = Link(self._reactor, sock, self._received)
         self._link.on_close = self._abandoned
+        self._nursery = Link(self._reactor, nursery, lambda reply, _fds: self._link.send(reply))
+        self._nursery.on_close = self._reactor.stop
         self._jobs: dict[int, Job] = {}
         self._idle: list[Worker] = []
         self._alive: set[int] = set()
 
     def run(self) -> None:
-        """Serve until wherryd goes away and the last job has ended."""
+        """Serve until wherryd goes away and the last job has ended, or until the nursery has died."""
         self._reactor.run()
+        self._nursery.close()
 
     def _received(self, message: dict[str, Any], fds: list[int]) -> None:
         try:
@@ -104,7 +108,7 @@ class Spawner:
     def _act(self, message: dict[str, Any], fds: list[int]) -> None:
         op = message.get("op")
         if op == "monitor.start":
-            self._link.send({"seq": message.get("seq"), "ok": self._start_monitor(message)})
+            self._start_monitor(message)
         elif op == "job":
             self._start_job(message, fds)
         elif op == "job.kill":
@@ -114,16 +118,14 @@ class Spawner:
         else:
             raise Unimplemented(f"the spawner has no operation {op!r}")
 
-    def _start_monitor(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _start_monitor(self, message: dict[str, Any]) -> None:
+        """Bind the monitor's socket and have it forked; the nursery's reply is ours."""
         pod_id, state_dir = message.get("pod_id"), message.get("state_dir")
         if not isinstance(pod_id, str) or not isinstance(state_dir, str) or not os.path.isabs(state_dir):
             raise InvalidArgument("monitor.start needs a pod_id and an absolute state_dir")
         os.makedirs(state_dir, 0o700, exist_ok=True)
-        with wire.listen(os.path.join(state_dir, SOCKET)) as listener:
-            pid = process.fork()
-            if pid == 0:
-                run_monitor(pod_id, state_dir, listener)
-        return {"pid": pid}
+        listener = wire.listen(os.path.join(state_dir, SOCKET))
+        self._nursery.send({"seq": message.get("seq"), "pod_id": pod_id, "state_dir": state_dir}, [listener.detach()])
 
     def _start_job(self, message: dict[str, Any], fds: list[int]) -> None:
         number, seq, timeout = message.get("job"), message.get("seq"), message.get("timeout")
@@ -247,29 +249,15 @@ class Spawner:
 
 
 def warm(kinds: dict[str, str]) -> None:
-    """Import everything that a child will need, and keep the collector from touching (and so copying) those pages."""
-    for package in WARM:
-        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if not module.name.startswith(_COLD):
-                _warm_one(module.name)
+    """Import everything that a job will need, and keep the collector from touching (and so copying) those pages."""
+    import_packages(WARM, _COLD)
     for kind in kinds:
         try:
             function_of(kind, kinds)
         except ImportError as error:
             sys.stderr.write(f"wherry-spawner: job {kind} is not warm: {error}\n")
-    try:
-        rehearse()
-    except Exception as error:  # noqa: BLE001 - nothing depends on it
-        sys.stderr.write(f"wherry-spawner: the rehearsal failed: {type(error).__name__}: {error}\n")
-    gc.collect()
+    fill_holes()
     gc.freeze()
-
-
-def _warm_one(name: str) -> None:
-    try:
-        importlib.import_module(name)
-    except ImportError as error:
-        sys.stderr.write(f"wherry-spawner: {name} is not warm: {error}\n")
 
 
 def run_spawner(sock: socket.socket, *, kinds: dict[str, str] | None = None) -> NoReturn:
@@ -280,8 +268,11 @@ def run_spawner(sock: socket.socket, *, kinds: dict[str, str] | None = None) -> 
         set_dumpable(dumpable=False)
         set_child_subreaper()
         kinds = KINDS if kinds is None else kinds
+        nursery, link = start_nursery([sock])
         warm(kinds)
-        Spawner(sock, kinds).run()
+        Spawner(sock, link, kinds).run()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(nursery, 0)  # it may be in the middle of its rehearsal, and cleans up after it
         status = 0
     finally:
         os._exit(status)

@@ -17,6 +17,7 @@ FORBIDDEN = {"grpc", "google", "aiohttp", "asyncio", "structlog", "sqlite3", "cl
     [
         "import shim.bootstrap",
         "from shim.spawner import forks; forks.defer(); import shim.spawner.server as s; s.warm({})",
+        "from shim.spawner import forks; forks.defer(); import shim.spawner.nursery as n; n.warm()",
         "from shim.spawner import forks; forks.defer(); import shim.spawner.server as s; s.warm(s.KINDS)",
     ],
 )

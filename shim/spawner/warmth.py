@@ -1,0 +1,71 @@
+"""What a process does once, so that its forks find everything imported and write to few of the pages they share with it."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import pkgutil
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+POOL_BYTES = 16 * 1024
+"""What pymalloc hands out blocks of one size from (Objects/obmalloc.c); a few bytes of it are its head."""
+_HEAD_BYTES = 48
+LARGEST_BLOCK = 512
+"""Bytes of the largest block pymalloc hands out; sizes are multiples of 16."""
+_MOST = 50_000
+"""Blocks of a size after which we give up: some other allocator may be in use."""
+_BYTES_OVERHEAD = sys.getsizeof(b"")
+
+_fillings: list[list[object]] = []
+
+
+def import_packages(packages: Iterable[str], cold: tuple[str, ...]) -> None:
+    """Import all modules of some packages but those whose names begin with one of `cold`; say which cannot be imported."""
+    for package in packages:
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if not module.name.startswith(cold):
+                _import(module.name)
+
+
+def _import(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        sys.stderr.write(f"wherry-spawner: {name} is not warm: {error}\n")
+
+
+def fill_holes() -> None:
+    """Use up the free blocks between what has been allocated, for good, so that forks allocate side by side in fresh pages.
+
+    Imports leave holes of every size all over the heap, and an allocator fills holes first: each object a fork makes would
+    then lie in another page that it shares with its parent, and copy it. Measured: 160 pages less in every monitor.
+    """
+    gc.collect()  # also empties the interpreter's own lists of free objects
+    _fillings.extend(_fill(size) for size in range(16, LARGEST_BLOCK + 1, 16))
+
+
+def _fill(size: int) -> list[object]:
+    """Allocate blocks of a size until they come in a row, which means from a pool that was empty; give all before those."""
+    make = _maker(size)
+    row_length = (POOL_BYTES - _HEAD_BYTES) // size - 1
+    made: list[object] = []
+    row = before = 0
+    while row < row_length and len(made) < _MOST:
+        block = make()
+        made.append(block)
+        row = row + 1 if id(block) - before == size else 0
+        before = id(block)
+    del made[len(made) - row - 1 :]
+    return made
+
+
+def _maker(size: int) -> Callable[[], object]:
+    if size == 16:
+        return object
+    if size < _BYTES_OVERHEAD:
+        return lambda: float(size)
+    return lambda: bytes(size - _BYTES_OVERHEAD)
