@@ -9,7 +9,7 @@ SYSTEM := $(VENV)/.system-packages
 RUN_PACKAGES := python3-venv libseccomp2 libnftables1 iproute2 busybox-static
 # The real peers, registries and tools that the tests judge against.
 TEST_PACKAGES := nftables runc crun containerd containernetworking-plugins docker-registry skopeo umoci iptables procps \
-	qemu-system-x86 mmdebstrap e2fsprogs
+	qemu-system-x86 mmdebstrap e2fsprogs criu
 
 export DEBIAN_FRONTEND := noninteractive
 MISSING = $$(for package in $(1); do dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done)
@@ -46,6 +46,7 @@ $(STAMP): $(SYSTEM) pyproject.toml hatch_build.py runtime/wherry-oci.sh $(wildca
 test-packages:
 	@missing="$(call MISSING,$(TEST_PACKAGES))"; \
 	if [ -n "$$missing" ]; then apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing; fi
+	@sh tests/support/newer_criu.sh $(abspath $(VENV))/criu || echo "no criu that works on this kernel: its tests are skipped"
 
 stubs: venv
 	$(BIN)/python hatch_build.py

@@ -12,6 +12,7 @@ from runtime.state import ContainerState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from runtime.checkpoint.request import DumpRequest, RestoreRequest
     from runtime.spec.resources import Resources
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "CreateRequest",
     "ExecRequest",
     "RootfsMount",
+    "checkpoint",
     "create",
     "delete",
     "exec_process",
@@ -26,6 +28,7 @@ __all__ = [
     "list_containers",
     "pause",
     "ps",
+    "restore",
     "resume",
     "start",
     "state",
@@ -108,3 +111,19 @@ def update(state_root: str, container_id: str, resources: Resources) -> None:
     from runtime.container import update_resources
 
     update_resources(state_root, container_id, resources)
+
+
+def checkpoint(request: DumpRequest) -> None:
+    """Write a container into images of criu; it is gone afterwards, unless the request lets it run on."""
+    from runtime.checkpoint.dump import dump
+
+    dump(request)
+    if not (request.leave_running or request.pre_dump):
+        delete(request.state_root, request.container_id, force=True)
+
+
+def restore(request: RestoreRequest) -> ContainerState:
+    """Make a container from images: it runs when this returns, its init a child of the caller."""
+    from runtime.checkpoint.restore import restore as restore_container
+
+    return restore_container(request)

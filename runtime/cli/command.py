@@ -9,7 +9,7 @@ import os
 
 from runtime.cli.options import declare, parse
 from runtime.cli.report import Report
-from runtime.cli.table import COMMANDS, GLOBAL_OPTIONS, NOT_SERVED
+from runtime.cli.table import COMMANDS, GLOBAL_OPTIONS
 from runtime.errors import RuntimeFault, UsageFault
 
 TYPE_CHECKING = False
@@ -52,8 +52,6 @@ def _command(outer: Values, report: Report) -> int:
         from runtime.cli.help import print_help
 
         return print_help(words[:1] if name in ("help", "h") else outer.arguments[:1])
-    if name in NOT_SERVED:
-        raise UsageFault(f"{name} is not served by this build of wherry-oci")
     if name not in COMMANDS:
         report.fault(f"No help topic for '{name}'")
         return UNKNOWN_COMMAND

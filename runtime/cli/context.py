@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 class Context:
     """One use of the command line."""
 
-    __slots__ = ("report", "root", "root_given", "rootless", "systemd_cgroup", "values")
+    __slots__ = ("criu", "report", "root", "root_given", "rootless", "systemd_cgroup", "values")
 
     def __init__(self, *, root: str, outer: Values, values: Values, report: Report) -> None:
+        self.criu = outer.text("criu") or "criu"
         self.root = root
         self.root_given = bool(outer.text("root"))
         self.systemd_cgroup = outer.flag("systemd-cgroup")

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
 
+CHECKPOINT = ("io.wherry.checkpoint.enabled", "org.opencontainers.runc.checkpoint.enabled")
+"""Annotations that tell whether checkpoint and restore have the criu they need; the second is the name callers of runc know."""
+
+
 def features(_context: Context) -> int:
     """Print the document."""
     sys.stdout.write(dumps(document(), "    ") + "\n")
@@ -39,6 +43,7 @@ def document() -> dict[str, Any]:
     annotations = {"io.wherry.version": VERSION}
     if library:
         annotations["io.github.seccomp.libseccomp.version"] = library
+    annotations |= dict.fromkeys(CHECKPOINT, "true" if _has_criu() else "false")
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
@@ -48,6 +53,16 @@ def document() -> dict[str, Any]:
         "annotations": annotations,
         "potentiallyUnsafeConfigAnnotations": [],
     }
+
+
+def _has_criu() -> bool:
+    from runtime.checkpoint.service import find_program
+    from runtime.errors import KernelFault
+
+    try:
+        return bool(find_program("criu"))
+    except KernelFault:
+        return False
 
 
 def _linux(*, seccomp: bool) -> dict[str, Any]:

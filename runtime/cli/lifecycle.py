@@ -10,11 +10,14 @@ from runtime.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runtime.cli.context import Context
     from runtime.cli.foreground import Watch
     from runtime.cli.terminal import Terminal
     from runtime.request import CreateRequest
     from runtime.spec.model import Process, Spec
+    from runtime.state import ContainerState
 
 _LISTEN_FIRST = 3
 """The first descriptor of socket activation (sd_listen_fds(3))."""
@@ -45,8 +48,8 @@ def read_document(path: str) -> bytes:
 
 def create(context: Context) -> int:
     """Make a container whose init waits for `start`."""
-    request = _request(context, detached=True)
-    console = _console_socket(context, request.spec, detached=True)
+    request = create_request(context, detached=True)
+    console = console_socket(context, request.spec, detached=True)
     try:
         state = api.create(replace(request, console_socket=console))
     finally:
@@ -60,8 +63,8 @@ def run(context: Context) -> int:
     """Make a container, start it and, unless detached, stay until it ends and give its exit code."""
     if not context.values.flag("detach"):
         return _run_attended(context)
-    request = _request(context, detached=True)
-    console = _console_socket(context, request.spec, detached=True)
+    request = create_request(context, detached=True)
+    console = console_socket(context, request.spec, detached=True)
     try:
         state = api.create(replace(request, console_socket=console))
     finally:
@@ -75,9 +78,9 @@ def run(context: Context) -> int:
 def _run_attended(context: Context) -> int:
     from runtime.cli import foreground
 
-    request = _request(context, detached=False)
+    request = create_request(context, detached=False)
     foreground.adopt()
-    terminal, pid = _create_attended(context, request)
+    terminal, pid = make_attended(context, request, api.create)
     try:
         if context.values.flag("no-subreaper"):
             foreground.stop_adopting()
@@ -99,20 +102,22 @@ def _attend(context: Context, pid: int, watch: Watch, terminal: Terminal | None)
     return code
 
 
-def _create_attended(context: Context, request: CreateRequest) -> tuple[Terminal | None, int]:
-    """Create with a terminal that is carried here, unless a console socket takes it."""
+def make_attended(
+    context: Context, request: CreateRequest, make: Callable[[CreateRequest], ContainerState]
+) -> tuple[Terminal | None, int]:
+    """Create or restore with a terminal that is carried here; a console socket is for those who do not stay."""
     spec = request.spec
     wants_terminal = spec is not None and spec.process is not None and spec.process.terminal
     if context.values.given("console-socket"):
         raise UsageFault("cannot use console socket if the runtime will not detach: add --detach")
     if not wants_terminal:
-        return None, api.create(request).pid
+        return None, make(request).pid
     from runtime.cli import sockets
     from runtime.cli.terminal import Terminal
 
     ours, theirs = sockets.pair()
     try:
-        state = api.create(replace(request, console_socket=theirs))
+        state = make(replace(request, console_socket=theirs))
         return Terminal(sockets.receive_fd(ours, "receive the terminal")), state.pid
     finally:
         os.close(ours)
@@ -128,7 +133,8 @@ def _start_or_delete(context: Context) -> None:
         raise
 
 
-def _request(context: Context, *, detached: bool) -> CreateRequest:
+def create_request(context: Context, *, detached: bool) -> CreateRequest:
+    """Give what the command line orders to be created."""
     values = context.values
     bundle = os.path.abspath(values.text("bundle", "."))
     spec = read_spec(bundle)
@@ -165,7 +171,8 @@ def with_listen_fds(process: Process) -> tuple[Process, int]:
     return replace(process, env=(*process.env, *added)), int(count)
 
 
-def _console_socket(context: Context, spec: Spec | None, *, detached: bool) -> int | None:
+def console_socket(context: Context, spec: Spec | None, *, detached: bool) -> int | None:
+    """Connect to the socket that is to have the terminal, when one is named; raise UsageFault where nothing would come."""
     path = context.values.text("console-socket")
     if not path:
         return None

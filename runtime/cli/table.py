@@ -7,7 +7,7 @@ GLOBAL_OPTIONS = """
    --log PATH           write the log to a file instead of standard error
    --log-format FORMAT  text (the default) or json
    --root PATH          folder of the containers' state, on a tmpfs (default: /run/wherry/oci)
-   --criu PATH          ignored: checkpoint and restore are not served
+   --criu PATH          the criu that checkpoint and restore use (default: the first in PATH)
    --systemd-cgroup     make cgroups through systemd; cgroupsPath is slice:prefix:name then
    --rootless VALUE     whether to do without cgroups that may not be written: true, false or auto (the default)
    --help, -h           show help
@@ -23,6 +23,18 @@ _MAKE = f"""
    --no-pivot  use MS_MOVE instead of pivot_root(2), for a root on a ramdisk
    --no-new-keyring  let the container share the caller's session keyring
    --preserve-fds N  pass N more descriptors, from 3 on
+"""
+_IMAGES = """
+   --image-path PATH  folder of criu's images (default: checkpoint)
+   --work-path PATH  folder for criu's log (default: that of the images)
+   --tcp-established  allow open TCP connections
+   --ext-unix-sk  allow unix sockets connected to the outside
+   --shell-job  allow a process that belongs to a session outside
+   --file-locks  keep file locks, which is safe only where no process outside has them
+   --manage-cgroups-mode MODE  what criu does with cgroups: soft (the default), full, strict or ignore
+   --empty-ns KIND ...  restore a namespace without its properties; network, which always is
+   --auto-dedup  punch what is not needed any more out of the images
+   --lazy-pages  bring memory only when it is used (userfaultfd)
 """
 _LIMITS = """
    --resources, -r PATH  read linux.resources from this file ("-": standard input)
@@ -50,6 +62,24 @@ _LIMITS = """
 Command = tuple[str, str, int, "int | None", bool, str, str]
 
 COMMANDS: dict[str, Command] = {
+    "checkpoint": (
+        "save a running container into images, which ends it",
+        "<container-id>",
+        1,
+        1,
+        True,
+        f"""
+   {_IMAGES.strip()}
+   --parent-path PATH  folder of an earlier --pre-dump, relative to --image-path
+   --leave-running  let the container run on
+   --tcp-skip-in-flight  leave out TCP connections that are only being made
+   --link-remap  give unlinked files a name where that is possible
+   --status-fd N  write a zero byte to this descriptor once lazy pages are served
+   --page-server ADDRESS:PORT  send the memory there
+   --pre-dump  save only memory, and let the container run on
+""",
+        "checkpoint:checkpoint",
+    ),
     "create": ("create a container", "<container-id>", 1, 1, True, _MAKE, "lifecycle:create"),
     "delete": (
         "delete what a stopped container still holds",
@@ -131,6 +161,25 @@ COMMANDS: dict[str, Command] = {
         "--format, -f FORMAT  table (the default) or json",
         "show:ps",
     ),
+    "restore": (
+        "make a container from the images of a checkpoint",
+        "<container-id>",
+        1,
+        1,
+        True,
+        f"""
+   --bundle, -b PATH  the bundle's folder (default: the current one)
+   {_CONSOLE_SOCKET}
+   --pid-file PATH  write the process id of init to this file
+   --detach, -d  do not wait for the container
+   --no-subreaper  do not adopt the processes init leaves behind
+   --no-pivot  ignored: criu enters the root
+   --lsm-profile TYPE:NAME  another security profile for the processes
+   --lsm-mount-context LABEL  another security label for the mounts
+   {_IMAGES.strip()}
+""",
+        "checkpoint:restore",
+    ),
     "resume": ("let a paused container run on", "<container-id>", 1, 1, True, "", "lifecycle:resume"),
     "run": (
         "create and run a container",
@@ -162,6 +211,3 @@ COMMANDS: dict[str, Command] = {
     "state": ("print a container's state as JSON", "<container-id>", 1, 1, True, "", "show:state"),
     "update": ("change a container's resource limits", "<container-id>", 1, 1, True, _LIMITS, "update:update"),
 }
-
-NOT_SERVED = ("checkpoint", "restore")
-"""Commands of runc that this build refuses by name."""

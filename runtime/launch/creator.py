@@ -79,12 +79,12 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
     folder = reserve(request.state_root, request.container_id)
     undo.push("the state directory", lambda: remove_folder(folder))
     rights = standing(request.rootless)
-    cgroup = _make_cgroup(plan, rights)
-    state = _first_state(plan, cgroup)
+    cgroup = make_cgroup(plan, rights)
+    state = first_state(plan, cgroup)
     save(request.state_root, state)  # before anything that outlives a killed creator is made
     ours, theirs = protocol.make_links()
     inherited = Inherited(plan, theirs, cgroup, gate.listen(folder, CLOSED_GATE), rights)
-    _open_sources(inherited, descriptors)
+    open_sources(inherited, descriptors)
     _check_preserved(request.preserve_fds)
     preload_launch(plan)
     undo.push("the cgroup's folders", cgroup.undo)
@@ -117,7 +117,8 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
     return replace(state, status="created")
 
 
-def _make_cgroup(plan: LaunchPlan, rights: Standing) -> Cgroup:
+def make_cgroup(plan: LaunchPlan, rights: Standing) -> Cgroup:
+    """Give the cgroup the container is to have; nothing is made yet."""
     from runtime.apply.cgroup import for_container
 
     if plan.request.systemd_cgroup:
@@ -128,7 +129,8 @@ def _make_cgroup(plan: LaunchPlan, rights: Standing) -> Cgroup:
     return for_container(path, plan.request.container_id, spares=rights.spares_cgroups)
 
 
-def _first_state(plan: LaunchPlan, cgroup: Cgroup) -> ContainerState:
+def first_state(plan: LaunchPlan, cgroup: Cgroup) -> ContainerState:
+    """Give the container's record before it has a process."""
     own = pidfd.stat(os.getpid())
     seccomp = plan.spec.linux.seccomp
     return ContainerState(
@@ -180,7 +182,7 @@ def _owner() -> str:
         return f"#{uid}"
 
 
-def _open_sources(inherited: Inherited, descriptors: Descriptors) -> None:
+def open_sources(inherited: Inherited, descriptors: Descriptors) -> None:
     """Open what the container takes from the host, as the caller and before any namespace is entered."""
     plan = inherited.plan
     for kind, path in plan.namespaces.paths:
@@ -266,7 +268,7 @@ def _serve_init(plan: LaunchPlan, link: Link, state: ContainerState, cgroup: Cgr
     compiled = compile_filter(plan.spec.linux.seccomp, folder)
     if plan.has_runtime_hooks():
         _await(plan, link, state.pid, protocol.MOUNTED)
-        _runtime_hooks(plan, state.pid)
+        runtime_hooks(plan, state.pid)
         link.send(protocol.HOOKED)
     _await(plan, link, state.pid, protocol.CONFINE)
     set_limits(state.pid, plan.process.rlimits)
@@ -307,7 +309,8 @@ def compile_filter(seccomp: Seccomp | None, folder: str) -> bytes:
     return payload
 
 
-def _runtime_hooks(plan: LaunchPlan, pid: int) -> None:
+def runtime_hooks(plan: LaunchPlan, pid: int) -> None:
+    """Run the prestart and createRuntime hooks; raise HookFault."""
     from runtime.launch.hooks import run_hooks
 
     state = init.hook_state(plan, pid, "creating")

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 STEPS = (
-    "_first_state",
+    "first_state",
     "save",
-    "_open_sources",
+    "open_sources",
     "_fork",
     "_save_init",
     "_serve_init",
     "compile_filter",
-    "_runtime_hooks",
+    "runtime_hooks",
     "set_limits",
     "write_pid_file",
 )

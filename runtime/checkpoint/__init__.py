@@ -1,0 +1,1 @@
+"""Checkpoint and restore of containers by criu: the conversation with it, and what it must be told of our containers."""
