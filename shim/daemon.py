@@ -76,8 +76,10 @@ async def serve(options: Options, spawner_socket: socket.socket, spawner_pid: in
 
     config = options.config
     async with contextlib.AsyncExitStack() as stack:
-        for directory in (config.root, config.state):
-            stack.callback(os.close, lock(directory))
+        stack.callback(os.close, lock(config.root, 0o700))  # set-uid programs of images are no user's of this host
+        stack.callback(os.close, lock(config.state, 0o711))  # the way to the socket, which may be a group's
+        for name in ("pods", "oci"):
+            os.makedirs(f"{config.state}/{name}", 0o700, exist_ok=True)
         spawner = SpawnerClient(spawner_socket)
         node = await make_node(config, spawner, stack)
         stack.push_async_callback(node.images.stop)
@@ -175,9 +177,10 @@ async def until_told(spawner: SpawnerClient) -> int:
     return await told
 
 
-def lock(directory: str) -> int:
-    """Make a directory ours (0711) and give the descriptor that holds its lock; raise FailedPrecondition when it is taken."""
-    os.makedirs(directory, 0o711, exist_ok=True)
+def lock(directory: str, mode: int) -> int:
+    """Make a directory ours and give the descriptor that holds its lock; raise FailedPrecondition when it is taken."""
+    os.makedirs(directory, exist_ok=True)
+    os.chmod(directory, mode)
     fd = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
