@@ -247,7 +247,7 @@ def test_the_container_sees_its_own_cgroup(oci: Oci, namespaced: bool) -> None:
 
 
 def test_no_pivot(oci: Oci) -> None:
-    oci.write("sh", "-c", "ls /; test ! -e /work")
+    oci.write("sh", "-c", f"ls /; test ! -e {oci.bundle}")
     assert "bin" in oci.ok("run", "--no-pivot", oci.new_id())
 
 

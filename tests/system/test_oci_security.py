@@ -9,6 +9,8 @@ import pytest
 
 from runtime.kernel import pidfd
 from tests.support.wait import wait_for
+from tests.system.test_oci_namespaces import in_user_namespace
+from tests.system.test_oci_root import bind
 
 if TYPE_CHECKING:
     from tests.system.oci_node import Oci
@@ -135,3 +137,31 @@ def test_a_container_cannot_outlive_its_cgroup(ours: Oci) -> None:
     name = ours.start("sh", "-c", "while :; do sleep 100 & sleep 0.01; done")
     wait_for(lambda: len(ours.ok("ps", name).splitlines()) > 5, "the container to fork")
     ours.ok("delete", "--force", name)
+
+
+@pytest.mark.parametrize("kind", ["bind", "cgroup"])
+def test_cgroups_of_a_container_in_the_host_s_cgroup_namespace(ours: Oci, kind: str) -> None:
+    """CVE-2023-25809: root of a user namespace that sees the host's hierarchies cannot write to them."""
+    in_user_namespace(ours)
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "ro"]}
+    ours.config["mounts"].append(mount if kind == "cgroup" else bind("/sys/fs/cgroup", "/sys/fs/cgroup", "ro"))
+    script = (
+        "cd /sys/fs/cgroup; for d in . pids memory unified freezer; do mkdir $d/escape 2>/dev/null && echo made $d;"
+        "echo $$ 2>/dev/null > $d/cgroup.procs && echo moved $d; done;"
+        "mount -o remount,rw,bind . 2>/dev/null && echo remounted; true"
+    )
+    assert ours.shell(script) == ""
+
+
+def test_more_id_maps_than_the_kernel_takes(ours: Oci) -> None:
+    """CVE-2021-43784: a list whose length overflows some field is refused; what follows it is not read as something else."""
+    in_user_namespace(ours)
+    maps = [{"containerID": n, "hostID": 100000 + n, "size": 1} for n in range(70_000)]
+    for field in ("uidMappings", "gidMappings"):
+        kept = ours.config["linux"][field]
+        ours.config["linux"][field] = maps
+        done = ours.run("readlink", "/proc/self/ns/user")
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert "map" in done.stderr.lower()
+        ours.config["linux"][field] = kept
