@@ -9,7 +9,7 @@ SYSTEM := $(VENV)/.system-packages
 RUN_PACKAGES := python3-venv libseccomp2 libnftables1 iproute2 busybox-static
 # The real peers, registries and tools that the tests judge against.
 TEST_PACKAGES := nftables runc crun containerd containernetworking-plugins docker-registry skopeo umoci iptables procps \
-	qemu-system-x86 mmdebstrap e2fsprogs criu
+	uidmap podman catatonit qemu-system-x86 mmdebstrap e2fsprogs criu
 
 export DEBIAN_FRONTEND := noninteractive
 MISSING = $$(for package in $(1); do dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done)
