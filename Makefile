@@ -37,7 +37,7 @@ $(SYSTEM): Makefile
 	if [ -n "$$missing" ]; then apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing; fi
 	@touch $@
 
-$(STAMP): $(SYSTEM) pyproject.toml hatch_build.py runtime/wherry-oci.sh $(wildcard proto/*/v1/*.proto)
+$(STAMP): $(SYSTEM) pyproject.toml hatch_build.py runtime/wherry-oci.sh $(wildcard proto/*/*/*.proto)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

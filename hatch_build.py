@@ -14,6 +14,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).parent
 SERVICES = ("runtime/v1/api.proto", "wherry/v1/wherry.proto")
+MESSAGES = ("nri/v1alpha1/api.proto", "ttrpc/v1/ttrpc.proto")
+"""Spoken without gRPC: no client and no server is made for them."""
 
 
 def generate(root: Path = ROOT) -> None:
@@ -25,7 +27,7 @@ def generate(root: Path = ROOT) -> None:
     from grpc_tools import _protoc_compiler
 
     out = root / "shim" / "gen"
-    for source in SERVICES:
+    for source in SERVICES + MESSAGES:
         folder = out / Path(source).parent
         folder.mkdir(parents=True, exist_ok=True)
         for package in (out, folder.parent, folder):
@@ -36,7 +38,7 @@ def generate(root: Path = ROOT) -> None:
             f"-I{Path(grpc_tools.__file__).parent / '_proto'}",
             f"--python_out={root}",
             f"--pyi_out={root}",
-            f"--grpc_python_out={root}",
+            *([f"--grpc_python_out={root}"] if source in SERVICES else []),
             f"shim/gen/{source}",
         ]
         if _protoc_compiler.run_main([argument.encode() for argument in arguments]) != 0:

@@ -99,6 +99,25 @@ class StreamingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NriConfig:
+    """Plugins that hear of pods and containers and may change them (Node Resource Interface)."""
+
+    enable: bool = setting(True, "serve plugins")
+    socket: str = setting("/var/run/nri/nri.sock", "socket that plugins connect to; empty: only those started here are served")
+    plugin_dir: str = setting("/opt/nri/plugins", "directory of plugins to start with the daemon, named like 10-name")
+    plugin_config_dir: str = setting("/etc/nri/conf.d", "directory of their configurations, 10-name.conf or name.conf")
+    registration_timeout: float = setting(5.0, "seconds a plugin has to register, and again to take what exists")
+    request_timeout: float = setting(2.0, "seconds a plugin has to answer; one that takes longer is dropped")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CdiConfig:
+    """Devices that vendors describe in files (Container Device Interface)."""
+
+    spec_dirs: tuple[str, ...] = setting(("/etc/cdi", "/var/run/cdi"), "directories of their files; a later one wins")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
     """Bounds on what a request may ask for."""
 
@@ -120,6 +139,8 @@ class Config:
     cni: CniConfig = dataclasses.field(default_factory=CniConfig)
     image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
     streaming: StreamingConfig = dataclasses.field(default_factory=StreamingConfig)
+    nri: NriConfig = dataclasses.field(default_factory=NriConfig)
+    cdi: CdiConfig = dataclasses.field(default_factory=CdiConfig)
     limits: LimitsConfig = dataclasses.field(default_factory=LimitsConfig)
 
     @property

@@ -86,6 +86,8 @@ async def serve(options: Options, spawner_socket: socket.socket, spawner_pid: in
         for problem in await node.images.start():
             log.warning("image store", problem=problem)
         await recover(node)
+        stack.push_async_callback(node.nri.close)
+        await node.nri.start()
         server = make_server(node)
         listen(server, config.socket_path, group_id(config.group))
         await server.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from shim.cdi.names import wanted_devices
 from shim.container.spec import look
 from shim.container.spec.build import build
 from shim.container.spec.inputs import SpecInputs, SpecSettings
@@ -79,6 +81,8 @@ async def prepare_bundle(node: Node, order: BundleOrder) -> Bundle:
     if bundle is None:
         found = await node.in_job("hostpaths", {"action": "look", **look_at}, HOST_PATH_SECONDS, what)
         bundle = await node.in_thread(lambda: _build(node, order, target, sources_of(found)), HOST_PATH_SECONDS, what)
+    config_json = await node.nri.create_container(order.pod, order.container, bundle.config_json)
+    bundle = dataclasses.replace(bundle, config_json=config_json)
     if remote:
         what = f"making the directories that container {order.container.name} mounts"
         params = {"action": "make", "directories": list(bundle.directories)}
@@ -123,6 +127,9 @@ def _build(node: Node, order: BundleOrder, target: str, sources: HostSources) ->
             settings=spec_settings(node, pod),
         )
     )
+    devices = wanted_devices((device.name for device in config.CDI_devices), config.annotations)
+    if devices:
+        node.cdi.inject(built.config, devices)
     log_directory = [os.path.dirname(container.meta.log_path)] if container.meta.log_path else []
     return Bundle(
         config_json=json.dumps(built.config, separators=(",", ":")).encode(),

@@ -106,6 +106,7 @@ async def _create(node: Node, order: Order) -> str:
             rootfs = await node.images.prepare_rootfs(container.id, order.image.id, directory)
             timing.mark("rootfs")
             volumes = await prepare_volumes(node, container, order.image, rootfs.lower)
+            rollback.undo("plugins of NRI", node.nri.undo_container, container.id)
             bundle = await prepare_bundle(
                 node, BundleOrder(pod=order.pod, container=container, image=order.image, layers=layers, volumes=volumes)
             )
@@ -120,6 +121,10 @@ async def _create(node: Node, order: Order) -> str:
                 log.warning("create failed", container=container.id, error=str(error), replay=command)
             raise
         rollback.pop_all()
+    node.nri.pending_containers.pop(container.id, None)
+    exchange = node.nri.active
+    if exchange is not None:
+        await exchange.created(container.id)
     node.tell(EventKind.CREATED, container.id, container.pod_id)
     timing.log(container=container.id)
     return container.id

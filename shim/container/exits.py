@@ -100,6 +100,7 @@ def announce(node: Node, container: Container) -> None:
     if not container.status.finished_at or ended.is_set():
         return
     ended.set()
+    node.nri.exited(container.id)
     node.tell(EventKind.STOPPED, container.id, container.pod_id)
     log.info(
         "container exited",

@@ -34,6 +34,9 @@ async def _remove(node: Node, container_id: str) -> None:
     timing.mark("intent")
     await _delete_process(node, container.pod_id, container_id)
     timing.mark("process")
+    exchange = node.nri.active
+    if exchange is not None:
+        await exchange.removed(container_id)
     await remove_container_dir(node, container_id)
     timing.mark("files")
     await node.containers.remove(container_id)

@@ -57,7 +57,10 @@ async def _start(node: Node, container_id: str) -> None:
 async def _open_gate(node: Node, container: Container, timing: Timing) -> None:
     """Let the process run and note it: what listeners hear of its end comes after what they hear of its start."""
     monitor = node.monitors.get(container.pod_id)
+    exchange = node.nri.active
     try:
+        if exchange is not None:
+            await exchange.start(container.id)
         pid = container.status.pid or await monitor.create(await _late_request(node, container))
         started_at = await monitor.start(container.id)
     except WherryError as error:
@@ -69,6 +72,8 @@ async def _open_gate(node: Node, container: Container, timing: Timing) -> None:
     )
     timing.mark("commit")
     node.tell(EventKind.STARTED, container.id, container.pod_id)
+    if exchange is not None:
+        await exchange.started(container.id)
 
 
 async def _late_request(node: Node, container: Container) -> ContainerCreate:

@@ -31,6 +31,9 @@ async def stop_container(node: Node, container_id: str, grace: float) -> None:
     if container is None or container.state not in LIVE:
         return
     await stop(node, container, grace)
+    exchange = node.nri.active
+    if exchange is not None:
+        await exchange.stopped(container.id)
 
 
 async def stop(node: Node, container: Container, grace: float) -> None:

@@ -42,18 +42,48 @@ async def update_container_resources(
     FailedPrecondition for a container that has ended, InvalidArgument for values no controller takes. What fails changes
     nothing. A container that another runtime makes at its start gets its new limits then.
     """
-    container = get_container(node, container_id)
-    lock = _locks.setdefault(container.id, asyncio.Lock())
+    container = _living(node, get_container(node, container_id).id)
+    extra: Mapping[str, Any] = {}
+    exchange = node.nri.active
+    if exchange is not None:
+        asked, extra = await exchange.update(container.id, asked)
+    await update_limits(node, container.id, asked, extra, annotations)
+    if exchange is not None:
+        await exchange.updated(container.id)
+
+
+async def update_limits(
+    node: Node,
+    container_id: str,
+    asked: LinuxContainerResources,
+    extra: Mapping[str, Any],
+    annotations: Mapping[str, str] | None = None,
+) -> None:
+    """Change limits without asking anybody; `extra` are linux.resources for which the CRI has no field."""
+    lock = _locks.setdefault(container_id, asyncio.Lock())
     async with lock:
-        await asyncio.shield(asyncio.ensure_future(_update(node, container.id, asked, annotations)))
+        await asyncio.shield(asyncio.ensure_future(_update(node, container_id, asked, extra, annotations or {})))
 
 
-async def _update(node: Node, container_id: str, asked: LinuxContainerResources, annotations: Mapping[str, str]) -> None:
+def _living(node: Node, container_id: str) -> Container:
     container = node.containers.get(container_id)
     if container.state not in (State.CREATED, State.RUNNING) or container.status.removing:
         raise FailedPrecondition(f"container {container.id} is {container.state}; only a living one can be updated")
+    return container
+
+
+async def _update(
+    node: Node,
+    container_id: str,
+    asked: LinuxContainerResources,
+    extra: Mapping[str, Any],
+    annotations: Mapping[str, str],
+) -> None:
+    container = _living(node, container_id)
     wanted = merged(container.resources, asked)
     resources = _oci(node, container, wanted)
+    for name, values in extra.items():
+        resources[name] = {**resources.get(name, {}), **values}
     if container.status.pid:
         await _apply(node, container, resources)
     path = f"{node.container_dir(container.id)}/config.json"

@@ -16,7 +16,7 @@ from shim.errors import DeadlineExceeded, InvalidArgument, WherryError
 from shim.pod.capabilities import capabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from shim.config import Config
     from shim.store.pods import Pod
@@ -42,6 +42,7 @@ class Jobs(Protocol):
         *,
         fds: Sequence[int] = (),
         timeout: float | None,  # noqa: ASYNC109 - the job is killed by it
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
     ) -> dict[str, Any]:
         """Run a job to its end."""
 

@@ -7,8 +7,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from shim.cdi.cache import Cdi
 from shim.errors import DeadlineExceeded
 from shim.events import ContainerEvent, EventBus, EventKind
+from shim.nri.service import Nri
 from shim.pod.flight import Flights
 from shim.pod.workers import Workers
 from shim.stats.service import Stats
@@ -60,9 +62,15 @@ class Node:
     """Threads for work on the node's own disks, which blocks."""
     stats: Stats = field(init=False)
     """Measures what pods and containers use."""
+    cdi: Cdi = field(init=False)
+    """Devices that vendors describe in files."""
+    nri: Nri = field(init=False)
+    """Plugins that hear of pods and containers."""
 
     def __post_init__(self) -> None:
         self.stats = Stats(self.jobs)
+        self.cdi = Cdi(self.config.cdi.spec_dirs)
+        self.nri = Nri(self)
 
     def pod_dir(self, pod_id: str) -> str:
         """Directory of a pod's files."""

@@ -30,6 +30,9 @@ async def _remove(node: Node, pod_id: str) -> None:
     pod = await node.pods.update(pod_id, lambda status: dataclasses.replace(status, removing=True))
     for container in node.containers.of_pod(pod_id):
         await remove_container(node, container.id)
+    exchange = node.nri.active
+    if exchange is not None:
+        await exchange.remove_pod(pod)
     await node.monitors.stop(pod_id)
     remove_cgroup(pod.meta.cgroup)
     await remove_pod_files(node.pod_dir(pod_id))

@@ -42,6 +42,7 @@ async def stop_pod(node: Node, pod_id: str) -> None:
         now = time.time_ns()
         await node.pods.update(pod_id, lambda status: dataclasses.replace(status, stopped_at=now))
     errors = await _stop_containers(node, pod)
+    await _tell_plugins(node, pod_id)
     if first:
         node.tell(EventKind.STOPPED, pod_id, pod_id)
     timing.mark("containers")
@@ -62,6 +63,17 @@ async def _stop_containers(node: Node, pod: Pod) -> list[BaseException]:
     living = [container for container in node.containers.of_pod(pod.id) if container.state in LIVE]
     results = await asyncio.gather(*(stop(node, container, 0) for container in living), return_exceptions=True)
     return [result for result in results if isinstance(result, BaseException)]
+
+
+async def _tell_plugins(node: Node, pod_id: str) -> None:
+    """Tell plugins of NRI what has ended, while the pod's namespaces and its network are still there."""
+    exchange = node.nri.active
+    if exchange is None:
+        return
+    for container in node.containers.of_pod(pod_id):
+        if container.state not in LIVE:
+            await exchange.stopped(container.id)
+    await exchange.stop_pod(node.pods.get(pod_id))
 
 
 async def _detach(node: Node, pod: Pod) -> dict[str, Any]:

@@ -47,9 +47,14 @@ async def update_pod_sandbox_resources(
     refuses.
     """
     pod = get_pod(node, pod_id)
+    exchange = node.nri.active
+    if exchange is not None:
+        await exchange.update_pod(pod, overhead, resources)
     lock = _locks.setdefault(pod.id, asyncio.Lock())
     async with lock:
         await asyncio.shield(asyncio.ensure_future(_update(node, pod.id, added(resources, overhead))))
+    if exchange is not None:
+        await exchange.post_update_pod(pod.id)
 
 
 async def _update(node: Node, pod_id: str, asked: LinuxContainerResources) -> None:

@@ -87,6 +87,7 @@ def _info(node: Node) -> dict[str, str]:
             "binDirs": config.cni.bin_dirs,
             "defaultNetwork": config.cni.default_network,
         },
+        "cdi": node.cdi.describe(),
         "pods": len(node.pods),
         "containers": len(node.containers),
     }

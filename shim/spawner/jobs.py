@@ -24,6 +24,7 @@ KINDS = {
     "usage": "shim.stats.walk:run",
     "hostpaths": "shim.container.spec.look:run",
     "volumes": "shim.container.volumes_job:run",
+    "nri": "shim.nri.launch:run",
 }
 """kind → "module:function". A function gets its parameters, descriptors it may close, and a way to report progress."""
 

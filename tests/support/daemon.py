@@ -169,6 +169,14 @@ netns_dir = "{self.netns}"
 default_network = {bundled}
 default_bridge = "{self.bridge}"
 default_subnets = ["{self.subnet}", "fd00:{octet:x}::/64"]
+
+[nri]
+socket = "{self.folder}/nri"
+plugin_dir = "{self.folder}/nri.d"
+plugin_config_dir = "{self.folder}/nri.conf.d"
+
+[cdi]
+spec_dirs = ["{self.folder}/cdi", "{self.folder}/cdi.run"]
 """
 
     def _unmount(self) -> list[str]:

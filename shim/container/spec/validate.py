@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
+from shim.cdi.names import wanted_devices
 from shim.container.spec.devices import check_device
 from shim.container.spec.inputs import SpecSettings
 from shim.container.spec.mounts import BIDIRECTIONAL, HOST_TO_CONTAINER, PRIVATE, mount_destination
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
         UserNamespace,
     )
 
-CDI_ANNOTATION = "cdi.k8s.io/"
 POLICIES = frozenset((api_pb2.Merge, api_pb2.Strict))
 PROTOCOLS = frozenset((api_pb2.TCP, api_pb2.UDP, api_pb2.SCTP))
 LONGEST_NAME = 4096
@@ -73,7 +73,7 @@ def validate_container(config: ContainerConfig, pod: PodSandboxConfig) -> None:
     _check_name(config.metadata.name, "metadata.name")
     if not config.image.image:
         raise InvalidArgument("image.image is empty: a container needs an image")
-    _check_cdi(config)
+    wanted_devices((device.name for device in config.CDI_devices), config.annotations)
     stop_signal(config, "")
     container_log_path(config, pod)
     if config.stdin_once and not config.stdin:
@@ -217,10 +217,3 @@ def _check_mount(mount: Mount, index: int) -> None:
         raise InvalidArgument(f"{field}.propagation {mount.propagation} is unknown")
     for mapping in [*mount.uidMappings, *mount.gidMappings]:
         _check_mapping(mapping, f"{field}.uidMappings or gidMappings")
-
-
-def _check_cdi(config: ContainerConfig) -> None:
-    named = [device.name for device in config.CDI_devices]
-    named += [key for key in config.annotations if key.startswith(CDI_ANNOTATION)]
-    if named:
-        raise Unimplemented(f"CDI devices are not served yet, and the container asks for {', '.join(map(repr, named))}")

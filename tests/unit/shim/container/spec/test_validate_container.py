@@ -34,8 +34,6 @@ def test_bad_containers(kit, fields, message):
     [
         ({"mounts": [MOUNT | {"image": {"image": "x"}}]}, "^ImageVolumeMountFailed"),
         ({"mounts": [MOUNT | {"mountOptions": ["noexec"]}]}, "mount_options"),
-        ({"CDIDevices": [{"name": "vendor.com/gpu=0"}]}, "vendor.com/gpu=0"),
-        ({"annotations": {"cdi.k8s.io/x": "vendor.com/gpu=0"}}, "CDI"),
     ],
 )
 def test_what_is_not_served_yet(kit, fields, message):
