@@ -78,10 +78,10 @@ def _write(pod: Pod, path: str, document: dict[str, Any]) -> None:
         validate_resources(limits, pointer="")
         layout = detect()
         cgroup = Cgroup(cgroup_paths(layout, path, pod.id), layout)
-        if pod.meta.cgroup:
+        if not cgroup.exists():
+            if not pod.meta.cgroup:
+                raise FailedPrecondition(f"cgroup {path} of pod {pod.id} does not exist: who named it has to make it")
             cgroup.create()  # its first container would have made it
-        elif not cgroup.exists():
-            raise FailedPrecondition(f"cgroup {path} of pod {pod.id} does not exist: who named it has to make it")
         cgroup.apply(limits)
     except RuntimeFault as fault:
         raise _error_of(fault) from fault
