@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from shim.client.commands import forward, images, inspect, lifecycle, lists, logs, pull, run, session
+from shim.client.commands import forward, images, inspect, lifecycle, lists, logs, pull, run, session, usage
 from shim.client.connection import DEFAULT_ADDRESS, VARIABLES, default_address
 from shim.client.context import Context
 
@@ -13,6 +13,8 @@ COMMANDS = (
     lists.ps,
     lists.pods,
     lists.images,
+    usage.stats,
+    usage.events,
     session.exec_command,
     session.attach,
     logs.logs,
@@ -50,6 +52,7 @@ class InOrder(click.Group):
     show_envvar=True,
     help="Endpoint of the daemon.",
 )
+@click.version_option(package_name="wherry")
 @click.pass_context
 def main(context: click.Context, address: str) -> None:
     """Run pods and containers, and look after images, on any node that speaks CRI.

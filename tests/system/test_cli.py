@@ -158,3 +158,27 @@ def test_about_the_daemon(wherry: Cli, wherryd: Wherryd) -> None:
 def test_unknown_names(wherry: Cli) -> None:
     for words in (["exec", "nobody", "true"], ["stop", "nobody"], ["rm", "nobody"], ["rmi", "nobody"], ["inspect", "nobody"]):
         assert "'nobody'" in wherry(*words, code=1)
+
+
+def test_what_containers_use_and_what_happens_to_them(wherry: Cli) -> None:
+    watcher = subprocess.Popen(
+        [PROGRAM, "events"], env=wherry.environment | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        name = wherry.run("-d", "--name", "busy", "busybox", "sh", "-c", "while :; do :; done").strip()
+        header, row = wherry("stats", "--seconds", "0.5", "busy").splitlines()
+        assert header.split() == ["CONTAINER", "NAME", "CPU", "MEMORY", "DISK", "INODES"]
+        assert float(row.split()[2].rstrip("%")) > 10
+        (told,) = json.loads(wherry("stats", "-o", "json"))
+        assert told["attributes"]["id"].startswith(name[:12])
+        wherry("rm", "-f", "busy")
+        assert watcher.stdout is not None
+        seen = [watcher.stdout.readline().split()[1:] for _ in range(2)]
+        while seen[-1][0] != "deleted":
+            seen.append(watcher.stdout.readline().split()[1:])
+    finally:
+        watcher.send_signal(signal.SIGINT)
+        watcher.communicate(timeout=10)
+    assert watcher.returncode in {1, 130}
+    kinds = [kind for kind, container, *_ in seen if name.startswith(container)]
+    assert kinds == ["created", "started", "stopped", "deleted"]
