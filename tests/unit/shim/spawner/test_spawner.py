@@ -122,8 +122,8 @@ async def test_a_second_cancellation_does_not_shorten_the_wait(client: SpawnerCl
 
 
 async def test_deadline(client: SpawnerClient) -> None:
-    task, pids = await hanging(client, timeout=0.2)
-    with pytest.raises(DeadlineExceeded, match=r"hang did not end within 0\.2 s"):
+    task, pids = await hanging(client, timeout=1.5)
+    with pytest.raises(DeadlineExceeded, match=r"hang did not end within 1\.5 s"):
         await task
     assert all(map(gone, pids))
 
