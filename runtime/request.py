@@ -43,6 +43,10 @@ class CreateRequest(Record):
     no_new_keyring: bool = False
     systemd_cgroup: bool = False
     rootless: str = "auto"
+    config: str = ""
+    """Where the document lies, when that is not <bundle>/config.json."""
+    notify: bool = False
+    """Whether the state directory gets a folder for the container's notification socket."""
 
 
 class ExecRequest(Record):

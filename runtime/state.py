@@ -26,6 +26,7 @@ GATE = "gate"
 CLOSED_GATE = ".gate"
 """The socket's name while init is still being set up."""
 FILTER_FILE = "seccomp.bpf"
+NOTIFY_FOLDER = "notify"
 
 
 class ContainerState(Record):
@@ -56,6 +57,7 @@ class ContainerState(Record):
     personality: Personality | None = None
     memory_policy: MemoryPolicy | None = None
     spares_cgroups: bool | None = None
+    config: str | None = None
 
     def public(self) -> dict[str, Any]:
         """Give the state as runtime-spec and runc's `state` spell it."""
@@ -168,6 +170,7 @@ _RARE: dict[str, Callable[[Any], Any]] = {
     "personality": lambda value: Personality(**_tuples(value)),
     "memory_policy": lambda value: MemoryPolicy(**_tuples(value)),
     "spares_cgroups": bool,
+    "config": str,
 }
 """Fields most containers do not have, and how each is read back."""
 

@@ -17,7 +17,7 @@ class Context:
         self.criu = outer.text("criu") or "criu"
         self.root = root
         self.root_given = bool(outer.text("root"))
-        self.systemd_cgroup = outer.flag("systemd-cgroup")
+        self.systemd_cgroup = outer.flag("systemd-cgroup") or outer.text("cgroup-manager") == "systemd"
         self.rootless = outer.text("rootless", "auto")
         self.values = values
         self.report = report

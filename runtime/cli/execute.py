@@ -102,7 +102,7 @@ def _process(context: Context) -> Process:
 
         return parse_process(read_document(values.text("process")), document=values.text("process"))
     state = api.state(context.root, context.container_id)
-    base = read_spec(state.bundle).process
+    base = read_spec(state.bundle, state.config).process
     if base is None or len(values.arguments) < 2:
         raise UsageFault("exec args cannot be empty: give a command, or a process with --process")
     capabilities = base.capabilities

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable
 
+    from runtime.cli.notify import NotifySocket
     from runtime.cli.terminal import Terminal
 else:
     import _signal
@@ -71,10 +72,18 @@ def reap(pid: int) -> int | None:
             code = code if code >= 0 else 128 - code
 
 
-def attend(pid: int, watch: Watch, terminal: Terminal | None, forward: Callable[[int], None]) -> int:
+def attend(
+    pid: int,
+    watch: Watch,
+    terminal: Terminal | None,
+    forward: Callable[[int], None],
+    notify: NotifySocket | None = None,
+) -> int:
     """Serve a process until it ends and give its exit code; `forward` passes one signal on."""
     poll = select.poll()
     poll.register(watch.fd, select.POLLIN)
+    if notify is not None:
+        poll.register(notify.fileno(), select.POLLIN)
     for fd in terminal.sources() if terminal is not None else ():
         poll.register(fd, select.POLLIN)
     code = reap(pid)
@@ -82,6 +91,9 @@ def attend(pid: int, watch: Watch, terminal: Terminal | None, forward: Callable[
         for fd, _ in poll.poll():
             if fd == watch.fd:
                 code = _signals(pid, watch, terminal, forward)
+            elif notify is not None and fd == notify.fileno():
+                if not notify.take():
+                    poll.unregister(fd)
             elif terminal is not None and not terminal.transfer(fd):
                 poll.unregister(fd)
     if terminal is not None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from runtime.cli.context import Context
     from runtime.cli.foreground import Watch
+    from runtime.cli.notify import NotifySocket
     from runtime.cli.terminal import Terminal
     from runtime.request import CreateRequest
     from runtime.spec.model import Process, Spec
@@ -23,11 +24,11 @@ _LISTEN_FIRST = 3
 """The first descriptor of socket activation (sd_listen_fds(3))."""
 
 
-def read_spec(bundle: str) -> Spec:
-    """Give a bundle's config.json, parsed; raise SpecFault, or RuntimeFault when it cannot be read."""
+def read_spec(bundle: str, config: str | None = None) -> Spec:
+    """Give a bundle's config.json, or the document `config`, parsed; raise SpecFault, or RuntimeFault for no file."""
     from runtime.spec.parse import parse_spec
 
-    return parse_spec(read_document(os.path.join(bundle, "config.json")))
+    return parse_spec(read_document(config or os.path.join(bundle, "config.json")))
 
 
 def read_document(path: str) -> bytes:
@@ -71,8 +72,20 @@ def run(context: Context) -> int:
         if console is not None:
             os.close(console)
     _send_pidfd(context, state.pid)
+    notify = _notify_socket(context, state.pid)
     _start_or_delete(context)
+    if notify is not None:
+        notify.wait(state.pid)
+        notify.close()
     return 0
+
+
+def _notify_socket(context: Context, main_pid: int) -> NotifySocket | None:
+    if "NOTIFY_SOCKET" not in os.environ:
+        return None
+    from runtime.cli.notify import listen
+
+    return listen(context.root, context.container_id, main_pid)
 
 
 def _run_attended(context: Context) -> int:
@@ -95,8 +108,11 @@ def _run_attended(context: Context) -> int:
 def _attend(context: Context, pid: int, watch: Watch, terminal: Terminal | None) -> int:
     from runtime.cli import foreground
 
+    notify = _notify_socket(context, os.getpid())
     _start_or_delete(context)
-    code = foreground.attend(pid, watch, terminal, foreground.forward_to(pid))
+    code = foreground.attend(pid, watch, terminal, foreground.forward_to(pid), notify)
+    if notify is not None:
+        notify.close()
     if not context.values.flag("keep"):
         api.delete(context.root, context.container_id, force=True)
     return code
@@ -137,7 +153,8 @@ def create_request(context: Context, *, detached: bool) -> CreateRequest:
     """Give what the command line orders to be created."""
     values = context.values
     bundle = os.path.abspath(values.text("bundle", "."))
-    spec = read_spec(bundle)
+    config = os.path.abspath(values.text("config")) if values.text("config") else ""
+    spec = read_spec(bundle, config)
     preserve_fds = values.number("preserve-fds")
     if preserve_fds < 0:
         raise UsageFault(f'invalid value "{preserve_fds}" for flag -preserve-fds: it must not be negative')
@@ -147,7 +164,7 @@ def create_request(context: Context, *, detached: bool) -> CreateRequest:
         preserve_fds += listening
         if detached and process.terminal and not values.text("console-socket"):
             raise UsageFault("cannot allocate tty if the runtime will detach without setting console socket")
-    return api.CreateRequest(
+    request = api.CreateRequest(
         container_id=context.container_id,
         state_root=context.root,
         bundle=bundle,
@@ -158,7 +175,13 @@ def create_request(context: Context, *, detached: bool) -> CreateRequest:
         no_new_keyring=values.flag("no-new-keyring"),
         systemd_cgroup=context.systemd_cgroup,
         rootless=context.rootless,
+        config=config,
     )
+    if "NOTIFY_SOCKET" not in os.environ:
+        return request
+    from runtime.cli.notify import with_notify
+
+    return with_notify(request)
 
 
 def with_listen_fds(process: Process) -> tuple[Process, int]:
@@ -201,8 +224,15 @@ def send_pidfd(path: str, pid: int) -> None:
 
 
 def start(context: Context) -> int:
-    """Execute the program of a created container."""
+    """Execute the program of a created container; with a notification socket, return when it is ready."""
+    notify = None
+    if "NOTIFY_SOCKET" in os.environ:
+        pid = api.state(context.root, context.container_id).pid
+        notify = _notify_socket(context, pid)
     api.start(context.root, context.container_id)
+    if notify is not None:
+        notify.wait(pid)
+        notify.close()
     return 0
 
 

@@ -18,7 +18,7 @@ class Report:
 
     def __init__(self, values: Values | None = None) -> None:
         self._path = values.text("log") if values is not None else ""
-        self._debug = values is not None and values.flag("debug")
+        self.debugging = values is not None and (values.flag("debug") or values.text("log-level") == "debug")
         self._json = values is not None and values.text("log-format", "text") == "json"
 
     def fault(self, message: str) -> None:
@@ -33,7 +33,7 @@ class Report:
 
     def debug(self, message: str) -> None:
         """Record what was done, in one line, with --debug only."""
-        if self._debug:
+        if self.debugging:
             self._record("debug", message)
 
     def _record(self, level: str, message: str) -> None:

@@ -8,6 +8,8 @@ GLOBAL_OPTIONS = """
    --log-format FORMAT  text (the default) or json
    --root PATH          folder of the containers' state, on a tmpfs (default: /run/wherry/oci)
    --criu PATH          the criu that checkpoint and restore use (default: the first in PATH)
+   --cgroup-manager NAME  cgroupfs or systemd, as crun spells it
+   --log-level LEVEL    error, warning or debug, as crun spells it
    --systemd-cgroup     make cgroups through systemd; cgroupsPath is slice:prefix:name then
    --rootless VALUE     whether to do without cgroups that may not be written: true, false or auto (the default)
    --help, -h           show help
@@ -17,6 +19,7 @@ GLOBAL_OPTIONS = """
 _CONSOLE_SOCKET = "--console-socket PATH  a listening unix socket to receive the master of the terminal"
 _MAKE = f"""
    --bundle, -b PATH  the bundle's folder (default: the current one)
+   --config, -f PATH  the document (default: the bundle's config.json)
    {_CONSOLE_SOCKET}
    --pidfd-socket PATH  a listening unix socket to receive a pidfd of init
    --pid-file PATH  write the process id of init to this file

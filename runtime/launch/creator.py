@@ -20,7 +20,7 @@ from runtime.plan.launch import LaunchPlan, plan_launch
 from runtime.privilege import Standing, standing
 from runtime.record import replace
 from runtime.spec.words import NOTIFY
-from runtime.state import CLOSED_GATE, FILTER_FILE, GATE, ContainerState, container_dir, read_file, reserve, save
+from runtime.state import CLOSED_GATE, FILTER_FILE, GATE, NOTIFY_FOLDER, ContainerState, container_dir, read_file, reserve, save
 from runtime.undo import Descriptors, Undo
 
 TYPE_CHECKING = False
@@ -151,6 +151,7 @@ def first_state(plan: LaunchPlan, cgroup: Cgroup) -> ContainerState:
         seccomp_listener=_listener(seccomp),
         personality=plan.spec.linux.personality,
         memory_policy=plan.spec.linux.memory_policy,
+        config=plan.request.config or None,
     )
 
 
@@ -185,6 +186,8 @@ def _owner() -> str:
 def open_sources(inherited: Inherited, descriptors: Descriptors) -> None:
     """Open what the container takes from the host, as the caller and before any namespace is entered."""
     plan = inherited.plan
+    if plan.request.notify:
+        os.mkdir(os.path.join(container_dir(plan.request.state_root, plan.request.container_id), NOTIFY_FOLDER), 0o755)
     for kind, path in plan.namespaces.paths:
         with Step(f"open the {kind} namespace", path):
             inherited.namespace_fds.append((kind, descriptors.keep(os.open(path, os.O_RDONLY | os.O_CLOEXEC))))

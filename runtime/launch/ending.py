@@ -40,7 +40,11 @@ def remove_folder(folder: str) -> None:
     """Remove a container's state directory and the files in it."""
     try:
         for name in os.listdir(folder):
-            os.unlink(os.path.join(folder, name))
+            path = os.path.join(folder, name)
+            if os.path.isdir(path) and not os.path.islink(path):
+                remove_folder(path)
+            else:
+                os.unlink(path)
         os.rmdir(folder)
     except FileNotFoundError:
         return

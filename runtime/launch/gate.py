@@ -26,7 +26,7 @@ else:
 _BACKLOG = 8
 
 
-def _at(folder: str, name: str, use: Callable[[str], T]) -> T:
+def by_short_name(folder: str, name: str, use: Callable[[str], T]) -> T:
     """Call `use` with a short name of folder/name: a socket's address holds 107 bytes (unix(7))."""
     fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -39,7 +39,7 @@ def listen(folder: str, name: str) -> _socket.socket:
     """Make the gate's socket under `name`; raise RuntimeFault."""
     gate = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
-        _at(folder, name, gate.bind)
+        by_short_name(folder, name, gate.bind)
         gate.listen(_BACKLOG)
     except OSError as error:
         gate.close()
@@ -52,7 +52,7 @@ def _connect(folder: str) -> _socket.socket:
 
     starter = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
-        _at(folder, GATE, starter.connect)
+        by_short_name(folder, GATE, starter.connect)
     except BaseException:
         starter.close()
         raise
