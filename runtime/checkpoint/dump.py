@@ -97,6 +97,7 @@ def common_fields(options: CriuOptions, log: str) -> Fields:
         (OPTIONS["notify_scripts"], True),
         (OPTIONS["orphan_pts_master"], True),
         (OPTIONS["tcp_established"], options.tcp_established),
+        (OPTIONS["tcp_close"], options.tcp_close),
         (OPTIONS["ext_unix_sk"], options.ext_unix_sk),
         (OPTIONS["shell_job"], options.shell_job),
         (OPTIONS["file_locks"], options.file_locks),

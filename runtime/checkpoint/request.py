@@ -13,13 +13,15 @@ class CriuOptions(Record):
     """What both directions take.
 
     `images` is the folder of criu's images, `work` that of its log (by default the same). `cgroups_mode` is one of criu's
-    words soft, full, strict and ignore, or empty for its own choice. `program` is a path, or a name to look for in PATH.
+    words soft, full, strict and ignore, or empty for its own choice. `tcp_close` gives connections up, at the
+    checkpoint and at the restore. `program` is a path, or a name to look for in PATH.
     """
 
     images: str
     work: str = ""
     program: str = "criu"
     tcp_established: bool = False
+    tcp_close: bool = False
     ext_unix_sk: bool = False
     shell_job: bool = False
     file_locks: bool = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from shim.cdi.names import wanted_devices
+from shim.container.restore import restored_from
 from shim.container.spec import look
 from shim.container.spec.build import build
 from shim.container.spec.inputs import SpecInputs, SpecSettings
@@ -166,6 +167,8 @@ def create_request(node: Node, container: Container, rootfs: RootfsSpec) -> Cont
         stdin_once=config.stdin_once,
         log_path=container.meta.log_path,
         systemd_cgroup=node.config.cgroup.driver == "systemd",
+        checkpoint=restored_from(node.container_dir(container.id)),
+        options=dict.fromkeys(("tcp_close", "file_locks", "ext_unix_sk"), True),
     )
 
 

@@ -14,6 +14,7 @@ from shim.container.bundle import BundleOrder, create_request, prepare_bundle
 from shim.container.cleanup import remove_container_dir
 from shim.container.remove import remove_container
 from shim.container.replay import replay_command
+from shim.container.restore import find_checkpoint, place_checkpoint
 from shim.container.spec.paths import container_log_path
 from shim.container.spec.signals import parse_signal, stop_signal
 from shim.container.spec.validate import validate_container
@@ -29,6 +30,7 @@ from shim.store.containers import Container, ContainerMeta, ContainerStatus, Sta
 if TYPE_CHECKING:
     from shim.config import HandlerConfig
     from shim.container.bundle import Bundle
+    from shim.container.restore import CheckpointSource
     from shim.gen.runtime.v1.api_pb2 import ContainerConfig
     from shim.image.record import ImageRecord
     from shim.monitor.protocol import ContainerCreate
@@ -47,33 +49,37 @@ class Order:
     config: ContainerConfig
     image: ImageRecord
     handler: HandlerConfig
+    checkpoint: CheckpointSource | None = None
 
 
-async def create_container(node: Node, pod_id: str, config: ContainerConfig) -> str:
+async def create_container(node: Node, pod_id: str, config: ContainerConfig, checkpoint: str = "") -> str:
     """Create a container in a pod and give its id; a repetition of a running or finished call gives the same container.
 
     Raises NotFound for an unknown pod or image, FailedPrecondition in a stopped pod, InvalidArgument naming the field,
     AlreadyExists when the name is taken by a different container. Undone completely when it fails or its callers go away.
+    With `checkpoint`, a tar or a folder, or where the image is one, the container's start restores what was saved.
     """
     pod = node.pods.get(pod_id)
-    order = _check(node, pod, config)
+    order = await _check(node, pod, config, checkpoint)
     token = config.SerializeToString(deterministic=True)
     return await node.flights.join(("create", order.name), lambda: _create_or_find(node, order), token=token)
 
 
-def _check(node: Node, pod: Pod, config: ContainerConfig) -> Order:
+async def _check(node: Node, pod: Pod, config: ContainerConfig, checkpoint: str) -> Order:
     if not pod.ready:
         raise FailedPrecondition(f"pod {pod.id} is not running; run a new one")
     validate_container(config, pod.config)
     handler = node.config.runtime.handler(pod.meta.handler)
     if handler is None:
         raise FailedPrecondition(f"runtime handler {pod.meta.handler!r} of pod {pod.id} is not configured any more")
+    source = await find_checkpoint(node, config, checkpoint)
     return Order(
         pod=pod,
         name=container_name(config.metadata, pod.id),
         config=config,
-        image=node.images.resolve(config.image.image),
+        image=node.images.resolve(config.image.image) if source is None else source.image,
         handler=handler,
+        checkpoint=source,
     )
 
 
@@ -105,6 +111,8 @@ async def _create(node: Node, order: Order) -> str:
             directory = node.container_dir(container.id)
             rootfs = await node.images.prepare_rootfs(container.id, order.image.id, directory)
             timing.mark("rootfs")
+            if order.checkpoint is not None:
+                await place_checkpoint(node, container.id, rootfs.upper, order.checkpoint)
             volumes = await prepare_volumes(node, container, order.image, rootfs.lower)
             rollback.undo("plugins of NRI", node.nri.undo_container, container.id)
             bundle = await prepare_bundle(
@@ -149,11 +157,12 @@ def _plan(order: Order) -> Container:
 async def _hand_over(node: Node, order: Order, request: ContainerCreate, rollback: Rollback) -> int:
     """Let the monitor create the container; another runtime's binary does so at start, where kubelet expects its refusals.
 
-    So does our own once it has found that the command cannot be executed: StartContainer asks again, and tells.
+    So does a checkpoint, whose processes would not wait, and our own once it has found that the command cannot be executed:
+    StartContainer asks again, and tells.
     """
     monitor = node.monitors.get(order.pod.id)
     rollback.undo("container process", monitor.delete, request.container_id)
-    if order.handler.path:
+    if order.handler.path or order.checkpoint is not None:
         return 0
     try:
         return await settled(monitor.create(request))

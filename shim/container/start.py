@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from shim.container.bundle import create_request
 from shim.container.exits import announce, record_exit
+from shim.container.restore import restored_from
 from shim.errors import FailedPrecondition, WherryError
 from shim.events import EventKind
 from shim.monitor.protocol import StartFailed
@@ -52,6 +53,9 @@ async def _start(node: Node, container_id: str) -> None:
         for event in early:
             await record_exit(node, event)
     timing.log(container=container_id)
+    folder = restored_from(node.container_dir(container_id))
+    if folder:  # its memory has been read
+        await node.jobs.job("rmtree", {"paths": [folder]}, timeout=None)
 
 
 async def _open_gate(node: Node, container: Container, timing: Timing) -> None:

@@ -14,6 +14,7 @@ from shim.monitor.protocol import (
     EVENTS,
     VERSIONS,
     AttachRequest,
+    CheckpointRequest,
     ContainerCreate,
     ExecRequest,
     ExecResult,
@@ -141,6 +142,10 @@ class MonitorClient:
     async def update(self, container_id: str, resources: dict[str, Any]) -> None:
         """Apply other limits (linux.resources of the OCI); what is left out stays. Raises what the runtime says."""
         await self._call("update", id=container_id, resources=resources)
+
+    async def checkpoint(self, request: CheckpointRequest) -> None:
+        """Save containers at one moment; they run on, also when it fails. Raises what criu says."""
+        await self._call("checkpoint", **encode(request))
 
     async def exec_sync(self, request: ExecRequest) -> ExecResult:
         """Run a command to its end. DeadlineExceeded when its time was over; cancelling kills the command."""

@@ -74,6 +74,11 @@ class Container:
         self._pid_namespace = True
         self._pidfd = -1
 
+    @property
+    def reactor(self) -> Reactor:
+        """The monitor's loop."""
+        return self._around.reactor
+
     def describe(self) -> MonitorContainer:
         """Give what a client is told."""
         log = self.stdio.log if self.stdio else None
@@ -169,7 +174,8 @@ class Container:
         self.started_at_ns = time.time_ns()
         self.status = "running"
         try:
-            await self.runtime.start(self.request.container_id)
+            if not self.request.checkpoint:  # what has been restored runs already
+                await self.runtime.start(self.request.container_id)
         except StartFailed as error:
             self._failure = error
             await self._end_of_failed_start()

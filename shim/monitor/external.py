@@ -10,6 +10,7 @@ from runtime import jsonlite
 from shim import process
 from shim.errors import Internal, NotFound, WherryError
 from shim.monitor import overlay, tree
+from shim.monitor.checkpoint import criu_flags
 from shim.monitor.files import write_json
 from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process
 
@@ -56,7 +57,10 @@ class ExternalRuntime:
     async def create(self, request: ContainerCreate, stdio: tuple[int, int, int], console: ConsoleSocket | None) -> int:
         """See OciRuntime; the rootfs is mounted in the bundle, on the host."""
         pid_file = self._path(request.container_id, "pid")
-        arguments = ["create", "--bundle", request.bundle, "--pid-file", pid_file]
+        arguments = ["create"]
+        if request.checkpoint:
+            arguments = ["restore", "--detach", *criu_flags(request.checkpoint, request.options)]
+        arguments += ["--bundle", request.bundle, "--pid-file", pid_file]
         if console is not None:
             arguments += ["--console-socket", console.path]
         mounted = request.rootfs is not None
@@ -110,6 +114,19 @@ class ExternalRuntime:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(document)
+
+    async def pause(self, container_id: str) -> None:
+        """See OciRuntime."""
+        await self._run(container_id, ["pause", container_id])
+
+    async def resume(self, container_id: str) -> None:
+        """See OciRuntime."""
+        await self._run(container_id, ["resume", container_id])
+
+    async def checkpoint(self, container_id: str, folder: str, options: dict[str, bool], seconds: float) -> None:
+        """See OciRuntime; runc's flags, which crun has too."""
+        del seconds  # each command has its own time
+        await self._run(container_id, ["checkpoint", "--leave-running", *criu_flags(folder, options), container_id])
 
     async def exec(
         self,

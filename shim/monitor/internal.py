@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime import api
 from runtime.apply.cgroup import from_paths
+from runtime.checkpoint.request import DumpRequest, RestoreRequest
 from runtime.launch.gate import Opening
 from runtime.launch.setns import exec_steps
 from runtime.plan.cgroup import UNIFIED
@@ -19,6 +20,7 @@ from runtime.state import GATE, container_dir
 from shim import process
 from shim.errors import DeadlineExceeded, FailedPrecondition, NotFound, WherryError
 from shim.monitor import tree
+from shim.monitor.checkpoint import criu_options
 from shim.monitor.files import remove
 from shim.monitor.protocol import StartFailed
 from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process, start_failed
@@ -64,7 +66,10 @@ class InternalRuntime:
         )
         keep = [*stdio, *(console.keep if console is not None else ())]
         try:
-            made = await self._call("wherry-creator", lambda: _create(order), keep)
+            if request.checkpoint:
+                made = await self._call("wherry-restorer", lambda: _restore(order, request), keep)
+            else:
+                made = await self._call("wherry-creator", lambda: _create(order), keep)
         except WherryError as error:
             raise _as_start_failure(error) from error
         self._cgroup = tuple((key, path) for key, path in made["cgroup"])
@@ -139,6 +144,41 @@ class InternalRuntime:
 
         await self._call("wherry-updater", work)
 
+    async def pause(self, container_id: str) -> None:
+        """See OciRuntime."""
+
+        def work() -> dict[str, Any]:
+            api.pause(self._state_root, container_id)
+            return {}
+
+        await self._call("wherry-pauser", work)
+
+    async def resume(self, container_id: str) -> None:
+        """See OciRuntime."""
+
+        def work() -> dict[str, Any]:
+            api.resume(self._state_root, container_id)
+            return {}
+
+        with contextlib.suppress(NotFound, FailedPrecondition):
+            await self._call("wherry-pauser", work)
+
+    async def checkpoint(self, container_id: str, folder: str, options: dict[str, bool], seconds: float) -> None:
+        """See OciRuntime."""
+
+        def work() -> dict[str, Any]:
+            api.checkpoint(
+                DumpRequest(
+                    container_id=container_id,
+                    state_root=self._state_root,
+                    options=criu_options(folder, options),
+                    leave_running=True,
+                )
+            )
+            return {}
+
+        await process.call(self._reactor, "wherry-saver", work, seconds=seconds)
+
     async def exec(
         self,
         request: ExecRequest,
@@ -208,6 +248,12 @@ class InternalRuntime:
 
 def _create(order: api.CreateRequest) -> dict[str, Any]:
     state = api.create(order)
+    others = state.hooks.poststart or state.hooks.poststop or state.seccomp_listener
+    return {"pid": state.pid, "cgroup": state.cgroup, "plain": not others}
+
+
+def _restore(order: api.CreateRequest, request: ContainerCreate) -> dict[str, Any]:
+    state = api.restore(RestoreRequest(create=order, options=criu_options(request.checkpoint, request.options)))
     others = state.hooks.poststart or state.hooks.poststop or state.seccomp_listener
     return {"pid": state.pid, "cgroup": state.cgroup, "plain": not others}
 

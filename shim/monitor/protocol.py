@@ -20,6 +20,7 @@ A link is AF_UNIX SOCK_SEQPACKET (shim.wire). The client speaks first, and its f
     {seq, op: "attach", …AttachRequest}      {seq, ok: {}}                      descriptors come with it, as it lists them
     {seq, op: "exec_stream", …ExecRequest}   {seq, ok: {exec}}                  with stdin, stdout, stderr; or without, and the
                                                                                 reply brings the terminal's master
+    {seq, op: "checkpoint", …CheckpointRequest}  {seq, ok: {}}
     {seq, op: "exec_wait", id, exec}         {seq, ok: {exit_code}}
     {seq, op: "exec_kill", id, exec}         {seq, ok: {}}                      the process with its descendants
                                              {event: "exited", …Exited}         to every client, after the record was written
@@ -118,6 +119,23 @@ class ContainerCreate:
     stdin_once: bool = False
     log_path: str = ""
     systemd_cgroup: bool = False
+    checkpoint: str = ""
+    """A folder with "checkpoint", criu's images, to restore the container from; its start has happened then."""
+    options: dict[str, bool] = field(default_factory=dict)
+    """With `checkpoint`: more of criu's options, by the names of CriuOptions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRequest:
+    """Containers to save at one moment, all of which run on afterwards."""
+
+    containers: list[str]
+    folders: list[str]
+    """For each of them an existing folder: "checkpoint" is made in it, rootfs-diff.tar and deleted.files."""
+    options: dict[str, bool] = field(default_factory=dict)
+    """criu's options, by the names of CriuOptions."""
+    timeout_s: float = 0
+    """For each step; 0: the monitor's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,18 @@ class OciRuntime(Protocol):
         """Apply other limits (linux.resources of the OCI); what is left out stays."""
         ...
 
+    async def pause(self, container_id: str) -> None:
+        """Freeze all its processes."""
+        ...
+
+    async def resume(self, container_id: str) -> None:
+        """Let them run on; one that is not paused, or has ended, is no error."""
+        ...
+
+    async def checkpoint(self, container_id: str, folder: str, options: dict[str, bool], seconds: float) -> None:
+        """Save it into `folder`/checkpoint through criu, its log into `folder`; it stays as it is."""
+        ...
+
     async def exec(
         self,
         request: ExecRequest,

@@ -14,6 +14,7 @@ from shim import process, wire
 from shim.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented, WherryError
 from shim.link import Link, close_all
 from shim.monitor import pod
+from shim.monitor.checkpoint import save
 from shim.monitor.container import Container, Surroundings, check_new, still_lives
 from shim.monitor.execs import Execs
 from shim.monitor.exits import ExitStore
@@ -25,6 +26,7 @@ from shim.monitor.protocol import (
     VERSION,
     VERSIONS,
     AttachRequest,
+    CheckpointRequest,
     ContainerCreate,
     ExecRequest,
     Exited,
@@ -78,6 +80,7 @@ class Monitor:
             "kill": self._kill,
             "delete": self._delete,
             "update": self._update,
+            "checkpoint": self._checkpoint,
             "exec_sync": self._exec_sync,
             "reopen_log": self._reopen_log,
             "resize": self._resize,
@@ -211,6 +214,11 @@ class Monitor:
         if not isinstance(resources, dict):
             raise InvalidArgument("resources must be an object")
         await self._find(message).runtime.update(str(message["id"]), resources)
+        return {}
+
+    async def _checkpoint(self, message: dict[str, Any]) -> Reply:
+        request = decode(CheckpointRequest, message)
+        await save([self._find({"id": one}) for one in request.containers], request)
         return {}
 
     async def _exec_sync(self, message: dict[str, Any]) -> Reply:

@@ -21,6 +21,7 @@ from shim.pod.run import run_pod_sandbox
 from shim.pod.status import get_pod, list_pods
 from shim.pod.stop import stop_pod_sandbox
 from shim.rpc import encode, node_status
+from shim.rpc.checkpoint_service import CheckpointService
 from shim.rpc.event_service import EventService
 from shim.rpc.usage_service import UsageService
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from shim.pod.node import Node
 
 
-class RuntimeService(UsageService, EventService):
+class RuntimeService(UsageService, EventService, CheckpointService):
     """Decode, call, encode."""
 
     def __init__(self, node: Node) -> None:

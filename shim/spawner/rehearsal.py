@@ -67,6 +67,15 @@ class Extras:
     async def update(self, container_id: str, resources: dict[str, Any]) -> None:
         """Change nothing: limits are no part of the rehearsal."""
 
+    async def pause(self, container_id: str) -> None:
+        """Play nothing."""
+
+    async def resume(self, container_id: str) -> None:
+        """Play nothing."""
+
+    async def checkpoint(self, container_id: str, folder: str, options: dict[str, bool], seconds: float) -> None:
+        """Play nothing."""
+
     def is_frozen(self) -> bool:
         """Play nothing."""
         return False

@@ -5,7 +5,9 @@ import pytest
 
 from shim.errors import FailedPrecondition, NotFound, WherryError
 from shim.gen.runtime.v1 import api_pb2, api_pb2_grpc
+from shim.rpc.image_service import ImageService
 from shim.rpc.interceptor import MESSAGE_LIMIT, status_of
+from shim.rpc.runtime_service import RuntimeService
 from shim.rpc.server import listen, make_server, snake_case
 from tests.unit.shim.fakes import container_config, pod_config
 
@@ -69,8 +71,6 @@ async def test_errors_become_statuses(client):
     trace.fail["setup"] = ZeroDivisionError("oops")
     code, details = await failure(runtime.RunPodSandbox(api_pb2.RunPodSandboxRequest(config=pod_config())))
     assert (code, details) == (grpc.StatusCode.INTERNAL, "unexpected ZeroDivisionError: oops")
-    code, details = await failure(runtime.CheckpointContainer(api_pb2.CheckpointContainerRequest()))
-    assert (code, "CheckpointContainer" in details) == (grpc.StatusCode.UNIMPLEMENTED, True)
     node.events.close()
     with pytest.raises(grpc.aio.AioRpcError, match="wherryd is stopping"):
         async for _ in runtime.GetContainerEvents(api_pb2.GetEventsRequest()):
@@ -143,3 +143,9 @@ def test_a_long_message_is_cut():
 def test_names_of_methods():
     assert snake_case("RunPodSandbox") == "run_pod_sandbox"
     assert snake_case("ImageFsInfo") == "image_fs_info"
+
+
+@pytest.mark.parametrize("service", [RuntimeService, ImageService])
+def test_every_rpc_is_served(service):
+    methods = api_pb2.DESCRIPTOR.services_by_name[service.__name__].methods
+    assert [method.name for method in methods if not hasattr(service, snake_case(method.name))] == []

@@ -1,0 +1,74 @@
+"""Save containers at one moment: all are frozen before the first is written, and all run on after the last, or a failure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from runtime.checkpoint.request import CriuOptions
+from runtime.record import replace
+from shim import process
+from shim.errors import FailedPrecondition, InvalidArgument
+from shim.monitor.diff import write_diff
+from shim.monitor.files import write_json
+
+if TYPE_CHECKING:
+    from shim.monitor.container import Container
+    from shim.monitor.protocol import CheckpointRequest
+
+IMAGES = "checkpoint"
+ROOTFS_DIFF = "rootfs-diff.tar"
+DELETED = "deleted.files"
+SECONDS = 300.0
+"""Time one container may take to be written, and its changed files."""
+OPTIONS = ("tcp_established", "tcp_close", "file_locks", "ext_unix_sk", "shell_job")
+
+
+def criu_options(folder: str, options: dict[str, bool]) -> CriuOptions:
+    """Give the options of a checkpoint in `folder`; cgroups are ours, so criu leaves them alone."""
+    for name in options:
+        if name not in OPTIONS:
+            raise InvalidArgument(f"criu option {name!r} is not one of {', '.join(OPTIONS)}")
+    return replace(CriuOptions(images=os.path.join(folder, IMAGES), work=folder, cgroups_mode="ignore"), **options)
+
+
+def criu_flags(folder: str, options: dict[str, bool]) -> list[str]:
+    """Give the same for runc's command line, which knows no tcp_close."""
+    flags = [f"--{name.replace('_', '-')}" for name, wanted in options.items() if wanted and name != "tcp_close"]
+    return ["--image-path", os.path.join(folder, IMAGES), "--work-path", folder, "--manage-cgroups-mode", "ignore", *flags]
+
+
+async def save(containers: list[Container], request: CheckpointRequest) -> None:
+    """Freeze the containers, save each, and let those that ran run on, whatever happened meanwhile.
+
+    Raises FailedPrecondition for one that does not run, and what criu says.
+    """
+    if len(containers) != len(request.folders):
+        raise InvalidArgument("a checkpoint needs one folder a container")
+    for one in containers:
+        if one.status != "running":
+            raise FailedPrecondition(f"container {one.request.container_id} is {one.status}; only a running one can be saved")
+    seconds = request.timeout_s or SECONDS
+    async with contextlib.AsyncExitStack() as thaw:
+        for one in containers:
+            if not one.runtime.is_frozen():
+                thaw.push_async_callback(one.runtime.resume, one.request.container_id)
+                await one.runtime.pause(one.request.container_id)
+        for one, folder in zip(containers, request.folders, strict=True):
+            await one.runtime.checkpoint(one.request.container_id, folder, request.options, seconds)
+            await _save_files(one, folder, seconds)
+
+
+async def _save_files(one: Container, folder: str, seconds: float) -> None:
+    rootfs = one.request.rootfs
+    if rootfs is None or not rootfs.upper:
+        return
+    upper = rootfs.upper
+
+    def work() -> dict[str, Any]:
+        deleted = write_diff(upper, os.path.join(folder, ROOTFS_DIFF))
+        write_json(os.path.join(folder, DELETED), deleted)
+        return {}
+
+    await process.call(one.reactor, "wherry-diff", work, seconds=seconds)
