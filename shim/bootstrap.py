@@ -33,9 +33,18 @@ def main() -> int:
     ours, theirs = wire.pair()
     pid = _fork_spawner(ours.fileno(), theirs.fileno())
     theirs.close()
+    _hide_rich()
     from shim import daemon  # noqa: PLC0415 - it imports grpc, whose threads the spawner must not inherit
 
     return daemon.main(argv, ours, pid)
+
+
+def _hide_rich() -> None:
+    """Have structlog find no rich: it would import it for tracebacks we never print, with three more libraries and 5 MB."""
+    sys.modules["rich"] = None  # type: ignore[assignment]  # so the import system is told that there is none
+    import structlog  # noqa: F401, PLC0415 - for the look it takes at rich
+
+    del sys.modules["rich"]
 
 
 def _print_only(argv: list[str]) -> int | None:
