@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conformance.bench import measure, report
+from conformance.bench.probes import probes
 from conformance.bench.target import Target, make_targets
 from tests.support.daemon import without_hybrid
 from tests.support.images import busybox_image
@@ -57,7 +58,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m conformance.bench", description=__doc__)
     parser.add_argument("--targets", type=_words, default=list(NAMES), help="sides to measure: wherry,runc,crun")
-    parser.add_argument("--only", type=_words, default=[], help="measurements: pods,parallel,exec,density,logs,pull,oci")
+    parser.add_argument("--only", type=_words, default=[], help="measurements: pods,parallel,exec,probes,density,logs,pull,oci")
     parser.add_argument("--containerd", default="", metavar="PATH", help="containerd to start instead of the one in PATH")
     parser.add_argument("--runc", default="", metavar="PATH")
     parser.add_argument("--crun", default="", metavar="PATH")
@@ -79,6 +80,7 @@ def _plan(
         "pods": lambda: measure.pods(results, targets, 5 if quick else 30),
         "parallel": lambda: measure.parallel(results, targets, 16 if quick else 40),
         "exec": lambda: measure.execs(results, targets, 10 if quick else 50),
+        "probes": lambda: probes(results, targets, 20 if quick else 100, 3 if quick else 10),
         "logs": lambda: measure.logs(results, targets, 4 if quick else 12),
         "pull": lambda: measure.pulls(results, targets, folder, 1 if quick else 4),
         "oci": lambda: _oci(results, _runtimes(arguments), 5 if quick else 50),
@@ -100,7 +102,7 @@ def _start(target: Target, results: measure.Results, versions: dict[str, str]) -
 def _end(targets: list[Target]) -> None:
     for target in targets:
         try:
-            target.endpoint.stop()
+            target.stop()
         except Exception as error:  # noqa: BLE001 - the next side must be stopped as well
             _say(f"stopping {target.name}: {error}")
         for thing in target.endpoint.scrub():

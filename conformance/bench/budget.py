@@ -60,6 +60,7 @@ STEPS = (
     ),
     Step(key="pod_stop", title="StopContainer … RemovePodSandbox, median", unit="ms", of_runc=1 / 3, of_crun=1 / 3),
     Step(key="exec", title="ExecSync of `true`, median", unit="ms", of_runc=1 / 6, of_crun=1 / 2),
+    Step(key="probe", title="processor time of an exec probe, every pod probed once a second", unit="ms", of_runc=1 / 3),
     Step(
         key="memory_pod",
         title="memory a pod (PSS of everything but the user's process)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from tests.support.images import TestImage
 
+RUNTIME_FOLDERS = ("state", "netns")
+"""What of an endpoint's folder is on a tmpfs when it is installed: below /run."""
 AT_ONCE = 8
 """Pods started at the same time where several are."""
 
@@ -45,9 +48,21 @@ class Target:
         return self.endpoint.cri
 
     def start(self, image: TestImage) -> None:
-        """Start the daemon and give it the image."""
+        """Start the daemon, with its runtime state in memory as it is below /run, and give it the image."""
+        for name in RUNTIME_FOLDERS:
+            folder = self.endpoint.folder / name
+            folder.mkdir(exist_ok=True)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(folder)], check=True)
         self.endpoint.start()
         self.endpoint.load({BUSYBOX: image})
+
+    def stop(self) -> None:
+        """Remove all pods, stop the daemon and drop its runtime state."""
+        try:
+            self.endpoint.stop()
+        finally:
+            for name in RUNTIME_FOLDERS:
+                subprocess.run(["umount", "--lazy", str(self.endpoint.folder / name)], check=False, capture_output=True)
 
     def version(self) -> str:
         """Give its name and version."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class Exec:
     """What the processes of an exec have from their creator."""
 
-    __slots__ = ("cgroup", "container", "link", "placed", "plan", "request", "target")
+    __slots__ = ("cgroup", "container", "filter", "link", "placed", "plan", "request", "target")
 
     def __init__(self, request: ExecRequest, container: ContainerState, plan: ProcessPlan, link: Link) -> None:
         self.request = request
@@ -49,6 +49,8 @@ class Exec:
         self.plan = plan
         self.link = link
         self.cgroup: Cgroup | None = None
+        self.filter: bytes | None = None
+        """The seccomp filter, when the process needs nothing from its creator any more: no privilege, nobody to follow it."""
         self.target = -1
         self.placed = False
 
@@ -132,28 +134,35 @@ def _exec(
     if "user" in container.namespaces or "time" in container.namespaces or _may_trace(container) or in_user_namespace():
         pid = yield from _fork_twice(job, ours, undo)
     else:
+        job.filter = None if followed() else compiled
         pid = _fork_inside(job)
         theirs.close()
     found = pidfd.stat(pid)
     if found is None:
         raise NotFoundFault("the process ended before it began", step="exec")
     undo.push("the process", lambda: end_process(pid, found[1]))
-    step(f"nsexec container setup: process {pid} in the namespaces of process {container.pid}")
-    set_limits(pid, plan.rlimits)
-    ours.send(protocol.GO)
-    step("child process in init()")
-    yield ours.socket.fileno()
-    ours.receive(protocol.CONFINE)
-    if followed():
-        step(f"nsexec[{pid}]: affinity: {sum(1 << cpu for cpu in os.sched_getaffinity(pid)):#x}")
-    ours.send(protocol.CONFINED, compiled)
-    step("setns_init: about to exec")
+    if job.filter is None:
+        yield from _serve_process(job, ours, pid, compiled)
     yield ours.socket.fileno()
     _await_execve(ours, container, pid)
     if request.pid_file is not None:
         write_pid_file(request.pid_file, pid)
     ours.close()
     return pid
+
+
+def _serve_process(job: Exec, link: Link, pid: int, compiled: bytes) -> Generator[int, None, None]:
+    """Do for the process what it may not do itself, once it is in a user namespace."""
+    step(f"nsexec container setup: process {pid} in the namespaces of process {job.container.pid}")
+    set_limits(pid, job.plan.rlimits)
+    link.send(protocol.GO)
+    step("child process in init()")
+    yield link.socket.fileno()
+    link.receive(protocol.CONFINE)
+    if followed():
+        step(f"nsexec[{pid}]: affinity: {sum(1 << cpu for cpu in os.sched_getaffinity(pid)):#x}")
+    link.send(protocol.CONFINED, compiled)
+    step("setns_init: about to exec")
 
 
 def _may_trace(container: ContainerState) -> bool:
@@ -187,6 +196,8 @@ def _fork_inside(job: Exec) -> int:
 
 
 def _inside(job: Exec) -> None:
+    if job.filter is not None:
+        set_limits(0, job.plan.rlimits)
     task_fd, label, flags = _join(job, CLONE_NEWPID)
     os.close(task_fd)
     _process(job, joined_user=bool(flags & CLONE_NEWUSER), label=label)
@@ -273,7 +284,8 @@ def _stage1(job: Exec) -> None:
 
 def _process(job: Exec, *, joined_user: bool, label: int) -> None:
     request, link = job.request, job.link
-    link.receive(protocol.GO)
+    if job.filter is None:
+        link.receive(protocol.GO)
     prctl.set_name("wherry:[exec]")
     os.setsid()
     join_keyring(f"_ses.{request.container_id}")
@@ -287,9 +299,12 @@ def _process(job: Exec, *, joined_user: bool, label: int) -> None:
         if request.console_socket is not None:
             consoles.hand_over(console, request.console_socket)
         consoles.take_over(console)
-    link.send(protocol.CONFINE)
+    compiled = job.filter
+    if compiled is None:
+        link.send(protocol.CONFINE)
+        compiled = link.receive(protocol.CONFINED)[1]
     program = Program(job.plan)
-    program.filter, program.filter_flags = split_filter(link.receive(protocol.CONFINED)[1])
+    program.filter, program.filter_flags = split_filter(compiled)
     program.label_fd = label
     program.find()
     affinity = job.plan.source.exec_cpu_affinity
