@@ -161,6 +161,7 @@ def create_request(node: Node, container: Container, rootfs: RootfsSpec) -> Cont
         bundle=node.container_dir(container.id),
         state_root=node.oci_root,
         handler=container.meta.handler,
+        handler_options=_handler_options(node, container),
         rootfs=RootfsMount(lower=list(rootfs.lower), upper=rootfs.upper or "", work=rootfs.work or ""),
         terminal=config.tty,
         stdin=config.stdin,
@@ -170,6 +171,11 @@ def create_request(node: Node, container: Container, rootfs: RootfsSpec) -> Cont
         checkpoint=restored_from(node.container_dir(container.id)),
         options=dict.fromkeys(("tcp_close", "file_locks", "ext_unix_sk"), True),
     )
+
+
+def _handler_options(node: Node, container: Container) -> list[str]:
+    handler = node.config.runtime.handler(node.pods.get(container.pod_id).meta.handler)
+    return list(handler.options) if handler is not None else []
 
 
 def _target_pid_path(node: Node, pod: Pod, config: ContainerConfig) -> str:

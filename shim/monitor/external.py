@@ -7,29 +7,37 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from runtime import jsonlite
+from runtime.apply.cgroup import from_paths
 from shim import process
 from shim.errors import Internal, NotFound, WherryError
-from shim.monitor import overlay, tree
+from shim.monitor import overlay
 from shim.monitor.checkpoint import criu_flags
+from shim.monitor.execgroups import ExecGroups, exec_option, paths_of, pipes_of
 from shim.monitor.files import write_json
 from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shim.monitor.console import ConsoleSocket
     from shim.monitor.protocol import ContainerCreate, ExecRequest
     from shim.reactor import Reactor
 
 _MESSAGE_LIMIT = 8192
+_USAGE_LIMIT = 65536
+_USAGE: dict[str, str] = {}
 
 
 class ExternalRuntime:
     """A runtime binary, called for the containers below one state root."""
 
-    def __init__(self, reactor: Reactor, binary: str, state_root: str, scratch: str, *, systemd_cgroup: bool) -> None:
+    def __init__(self, reactor: Reactor, request: ContainerCreate, scratch: str) -> None:
         self._reactor = reactor
-        self._binary = binary
+        self._binary = request.handler
         self._scratch = scratch
-        self._global = ["--root", state_root, *(["--systemd-cgroup"] if systemd_cgroup else [])]
+        driver = ["--systemd-cgroup"] if request.systemd_cgroup else []
+        self._global = [*request.handler_options, "--root", request.state_root, *driver]
+        self._groups = ExecGroups()
 
     def _path(self, container_id: str, suffix: str) -> str:
         return os.path.join(self._scratch, f"{container_id}.{suffix}")
@@ -69,6 +77,7 @@ class ExternalRuntime:
         try:
             keep = console.keep if console is not None else ()
             await self._run(request.container_id, [*arguments, request.container_id], stdio, keep)
+            self._groups.paths = paths_of(_read_pid(pid_file))
             return _read_pid(pid_file)
         except WherryError as error:
             if mounted:
@@ -94,8 +103,8 @@ class ExternalRuntime:
             await self._run(container_id, arguments)
 
     def is_frozen(self) -> bool:
-        """See OciRuntime; who asked this runtime to pause knows."""
-        return False
+        """See OciRuntime."""
+        return bool(self._groups.paths) and process.here(from_paths(self._groups.paths).frozen)
 
     async def delete(self, request: ContainerCreate, *, ended: bool = False) -> None:
         """See OciRuntime."""
@@ -136,33 +145,68 @@ class ExternalRuntime:
         group: str,
         console: ConsoleSocket | None = None,
     ) -> int:
-        """See OciRuntime; no flag for a cgroup of one's own is common to all runtimes, so `group` only names files."""
+        """See OciRuntime; a runtime that cannot be told of a cgroup finds its process moved there as soon as it runs."""
         stem = f"{request.container_id}.{group}"
         process_file, pid_file = self._path(stem, "process"), self._path(stem, "pid")
         try:
             write_json(process_file, merged_process(bundle, request.process))
-            arguments = ["exec", "--detach", "--process", process_file, "--pid-file", pid_file]
+            placed = await self._place(group)
+            arguments = ["exec", "--detach", "--process", process_file, "--pid-file", pid_file, *placed]
             if console is not None:
                 arguments += ["--console-socket", console.path]
             keep = console.keep if console is not None else ()
             await self._run(stem, [*arguments, request.container_id], stdio, keep)
+            if not placed:
+                pid, pipes = _read_pid(pid_file), pipes_of(stdio)
+                await self._aside("wherry-mover", lambda: self._groups.adopt(group, pid, pipes))
             return _read_pid(pid_file)
         except Internal as error:
+            self.end_exec(group)
             raise failed_from_text(str(error)) from error
         finally:
             for path in (process_file, pid_file):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
 
+    async def _place(self, group: str) -> list[str]:
+        """Make the cgroup of an exec and give the option that puts it there; none where the runtime has no such option."""
+        key = process.here(lambda: self._groups.make(group))
+        return [] if key is None else exec_option(await self._usage(), key, group)
+
+    async def _usage(self) -> str:
+        """Give what the binary says about its exec command, asked once."""
+        known = _USAGE.get(self._binary)
+        if known is not None:
+            return known
+        said = os.memfd_create("wherry-usage", os.MFD_CLOEXEC)
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            await process.execute(
+                self._reactor, [self._binary, "exec", "--help"], stdio=(null, said, null), seconds=CALL_SECONDS
+            )
+            _USAGE[self._binary] = os.pread(said, _USAGE_LIMIT, 0).decode("utf-8", "replace")
+        except OSError as error:
+            raise Internal(f"runtime handler {self._binary} cannot be executed: {error.strerror}") from error
+        finally:
+            os.close(said)
+            os.close(null)
+        return _USAGE[self._binary]
+
+    async def _aside(self, name: str, work: Callable[[], None]) -> None:
+        def call() -> dict[str, Any]:
+            work()
+            return {}
+
+        await process.call(self._reactor, name, call, seconds=CALL_SECONDS)
+
     def end_exec(self, group: str) -> None:
-        """See OciRuntime: there is nothing to clean up."""
+        """See OciRuntime."""
+        self._groups.remove(group)
 
     async def kill_exec(self, container_id: str, pid: int, group: str) -> None:
-        """See OciRuntime: the session and the descendants are looked up in /proc, until none is left."""
-        del container_id, group
-        await process.call(
-            self._reactor, "wherry-killer", lambda: {"killed": sorted(tree.kill_tree(pid))}, seconds=CALL_SECONDS
-        )
+        """See OciRuntime."""
+        del container_id
+        await self._aside("wherry-killer", lambda: self._groups.kill(group, pid))
 
 
 def _read_pid(path: str) -> int:

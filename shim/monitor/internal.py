@@ -11,7 +11,6 @@ from runtime.apply.cgroup import from_paths
 from runtime.checkpoint.request import DumpRequest, RestoreRequest
 from runtime.launch.gate import Opening
 from runtime.launch.setns import exec_steps
-from runtime.plan.cgroup import UNIFIED
 from runtime.spec.parse import parse_process
 from runtime.spec.parse_resources import parse_resources
 from runtime.spec.reader import Reader
@@ -19,8 +18,8 @@ from runtime.spec.validate_resources import validate_resources
 from runtime.state import GATE, container_dir
 from shim import process
 from shim.errors import DeadlineExceeded, FailedPrecondition, NotFound, WherryError
-from shim.monitor import tree
 from shim.monitor.checkpoint import criu_options
+from shim.monitor.execgroups import ExecGroups
 from shim.monitor.files import remove
 from shim.monitor.protocol import StartFailed
 from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process, start_failed
@@ -40,7 +39,7 @@ class InternalRuntime:
     def __init__(self, reactor: Reactor, state_root: str) -> None:
         self._reactor = reactor
         self._state_root = state_root
-        self._cgroup: tuple[tuple[str, str], ...] = ()
+        self._groups = ExecGroups()
         self._plain = False
         """Whether no other program has a part in start, exec and delete: no hook, no seccomp agent; unknown until created."""
 
@@ -72,7 +71,7 @@ class InternalRuntime:
                 made = await self._call("wherry-creator", lambda: _create(order), keep)
         except WherryError as error:
             raise _as_start_failure(error) from error
-        self._cgroup = tuple((key, path) for key, path in made["cgroup"])
+        self._groups.paths = tuple((key, path) for key, path in made["cgroup"])
         self._plain = made["plain"]
         return int(made["pid"])
 
@@ -108,7 +107,7 @@ class InternalRuntime:
 
     def is_frozen(self) -> bool:
         """See OciRuntime."""
-        return bool(self._cgroup) and process.here(from_paths(self._cgroup).frozen)
+        return bool(self._groups.paths) and process.here(from_paths(self._groups.paths).frozen)
 
     async def kill(self, container_id: str, signal: int, *, all_processes: bool) -> None:
         """See OciRuntime."""
@@ -191,13 +190,14 @@ class InternalRuntime:
 
         def order() -> api.ExecRequest:
             merged = merged_process(bundle, request.process)
+            key = self._groups.make(group)
             return api.ExecRequest(
                 container_id=request.container_id,
                 state_root=self._state_root,
                 process=parse_process(merged),
                 stdio=stdio,
                 console_socket=console.peer_fd if console is not None else None,
-                cgroup=self._make_group(group),
+                cgroup=None if key is None else f"{key}:{group}",
             )
 
         try:
@@ -210,40 +210,19 @@ class InternalRuntime:
             raise _as_start_failure(error) from error
         return int(made["pid"])
 
-    def _group(self, name: str) -> tuple[str, str] | None:
-        """Give the hierarchy and the directory for an exec's cgroup: where whole groups are killed best."""
-        paths = dict(self._cgroup)
-        key = next((key for key in ("freezer", UNIFIED) if key in paths), None)
-        return None if key is None else (key, f"{paths[key]}/{name}")
-
-    def _make_group(self, name: str) -> str | None:
-        """Make it and give its name as runtime.api wants it; None where the container has no cgroup."""
-        found = self._group(name)
-        if found is None:
-            return None
-        key, folder = found
-        os.mkdir(folder)
-        return f"{key}:{name}"
-
     async def kill_exec(self, container_id: str, pid: int, group: str) -> None:
-        """See OciRuntime: the cgroup holds also those who left the session; without one, /proc is searched."""
+        """See OciRuntime."""
         del container_id
-        found = self._group(group)
 
         def work() -> dict[str, Any]:
-            tree.kill_tree(pid)
-            if found is not None:
-                from_paths((found,)).kill_all()
+            self._groups.kill(group, pid)
             return {}
 
         await self._call("wherry-killer", work)
 
     def end_exec(self, group: str) -> None:
-        """See OciRuntime; while the process left others behind, its cgroup stays until the container is deleted."""
-        found = self._group(group)
-        if found is not None:
-            with contextlib.suppress(OSError):
-                os.rmdir(found[1])
+        """See OciRuntime."""
+        self._groups.remove(group)
 
 
 def _create(order: api.CreateRequest) -> dict[str, Any]:

@@ -113,6 +113,8 @@ class ContainerCreate:
     state_root: str
     handler: str = ""
     """Absolute path of an OCI runtime binary; "" for the one built in."""
+    handler_options: list[str] = field(default_factory=list)
+    """Words put before its command."""
     rootfs: RootfsMount | None = None
     terminal: bool = False
     stdin: bool = False

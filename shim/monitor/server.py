@@ -130,9 +130,7 @@ class Monitor:
     def _runtime(self, request: ContainerCreate) -> OciRuntime:
         if not request.handler:
             return InternalRuntime(self.reactor, request.state_root)
-        return ExternalRuntime(
-            self.reactor, request.handler, request.state_root, self._scratch, systemd_cgroup=request.systemd_cgroup
-        )
+        return ExternalRuntime(self.reactor, request, self._scratch)
 
     def _find(self, message: dict[str, Any]) -> Container:
         container_id = message.get("id", message.get("container_id"))

@@ -32,6 +32,11 @@ def kill_tree(root: int) -> set[int]:
     return seen
 
 
+def family(root: int) -> set[int]:
+    """Give `root`, its session and its descendants, as far as they are there."""
+    return _descendants(_processes(), {root})
+
+
 def kill_members(group: int) -> set[int]:
     """Kill what is left of a process group whose leader has ended, and give it."""
     try:

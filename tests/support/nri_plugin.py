@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
-from shim.gen.nri.v1alpha1 import api_pb2 as nri
 
+from shim.gen.nri.v1alpha1 import api_pb2 as nri
 from shim.nri.calls import PLUGIN, RUNTIME
 from shim.nri.errors import UNIMPLEMENTED, Refused
 from shim.nri.link import Link

@@ -24,8 +24,7 @@ HANDLERS = '[runtime.handlers.runc]\npath = "/usr/sbin/runc"\n[runtime.handlers.
 @pytest.mark.parametrize("wherryd", [{"extra": HANDLERS}], indirect=True)
 @pytest.mark.parametrize("handler", ["runc", "crun"])
 def test_a_life_with_another_runtime(wherryd: Wherryd, pods: PodMaker, handler: str) -> None:
-    if handler == "crun" and os.path.ismount("/sys/fs/cgroup/unified"):
-        pytest.skip("crun refuses to run on a hybrid host: boot with one cgroup version")
+    _skip_crun(handler)
     cri = wherryd.cri
     config = pods.pod()
     pod = cri.run_pod(config, handler)
@@ -47,6 +46,36 @@ def test_a_life_with_another_runtime(wherryd: Wherryd, pods: PodMaker, handler: 
     status = wherryd.cri.status(missing)
     assert (status.state, status.exit_code) == (api_pb2.CONTAINER_EXITED, 127)
     wherryd.cri.remove_pod(pod)
+
+
+ESCAPE = "setsid sh -c 'setsid sleep 4242 & exit' & sleep 0.2; exec sleep 4241"
+
+
+@pytest.mark.parametrize("wherryd", [{"extra": HANDLERS}], indirect=True)
+@pytest.mark.parametrize("handler", ["runc", "crun", "wherry"])
+def test_an_exec_that_takes_too_long_leaves_nothing(wherryd: Wherryd, pods: PodMaker, handler: str) -> None:
+    """A process that left the session and lost its parent is found too: the exec has a cgroup of its own."""
+    _skip_crun(handler)
+    cri = wherryd.cri
+    config = pods.pod()
+    pod = cri.run_pod(config, handler)
+    container = cri.create(pod, pods.container(BUSYBOX, ["/bin/sleep", "1000"]), config)
+    cri.start(container)
+    with pytest.raises(grpc.RpcError) as raised:
+        cri.execute(container, "/bin/sh", "-c", ESCAPE, timeout=1)
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    left = cri.execute(container, "/bin/ps", "-o", "args").stdout.decode()
+    assert "sleep 1000" in left
+    assert "sleep 424" not in left
+    assert cri.execute(container, "/bin/sh", "-c", "exit 3").exit_code == 3
+    inside = cri.execute(container, "/bin/cat", "/proc/self/cgroup").stdout.decode()
+    assert "exec-" in inside, inside
+    cri.remove_pod(pod)
+
+
+def _skip_crun(handler: str) -> None:
+    if handler == "crun" and os.path.ismount("/sys/fs/cgroup/unified"):
+        pytest.skip("crun refuses to run on a hybrid host: boot with one cgroup version")
 
 
 def test_an_oom_kill_is_told(wherryd: Wherryd, pods: PodMaker) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf import json_format
-from shim.gen.nri.v1alpha1 import api_pb2 as nri
 
+from shim.gen.nri.v1alpha1 import api_pb2 as nri
 from shim.nri.adjust import Creation
 from shim.nri.limits import Updates
 from shim.nri.owners import Conflict, Owners

@@ -6,9 +6,9 @@ import copy
 
 import pytest
 from google.protobuf import json_format
-from shim.gen.nri.v1alpha1 import api_pb2 as nri
 
 from shim.errors import FailedPrecondition, InvalidArgument
+from shim.gen.nri.v1alpha1 import api_pb2 as nri
 from shim.nri.apply import Surroundings, apply
 
 SPEC = {

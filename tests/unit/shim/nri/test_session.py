@@ -7,8 +7,8 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shim.gen.ttrpc.v1 import ttrpc_pb2
 
+from shim.gen.ttrpc.v1 import ttrpc_pb2
 from shim.nri import mux, ttrpc
 from shim.nri.errors import UNIMPLEMENTED, Oversized, ProtocolError
 from shim.nri.session import INVALID_ARGUMENT, RESOURCE_EXHAUSTED, Answered, Called, Session
