@@ -67,8 +67,9 @@ class ExecGroups:
         return {one for one in from_paths(self.paths).pids() if any(_link(one, fd) in pipes for fd in range(3))}
 
     def kill(self, name: str, pid: int) -> None:
-        """Kill a process and what it left; the cgroup holds also those who left the session, without one /proc is searched."""
-        tree.kill_tree(pid)
+        """Kill a process, if it is known, and what it left: the cgroup holds also those who left the session."""
+        if pid:
+            tree.kill_tree(pid)
         found = self.find(name)
         if found is not None:
             from_paths((found,)).kill_all()

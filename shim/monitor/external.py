@@ -15,6 +15,7 @@ from shim.monitor.checkpoint import criu_flags
 from shim.monitor.execgroups import ExecGroups, exec_option, paths_of, pipes_of
 from shim.monitor.files import write_json
 from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process
+from shim.reactor import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,6 +161,10 @@ class ExternalRuntime:
                 pid, pipes = _read_pid(pid_file), pipes_of(stdio)
                 await self._aside("wherry-mover", lambda: self._groups.adopt(group, pid, pipes))
             return _read_pid(pid_file)
+        except Cancelled:  # the process may run already
+            await self._aside("wherry-killer", lambda: self._groups.kill(group, _pid_if_any(pid_file)))
+            self.end_exec(group)
+            raise
         except Internal as error:
             self.end_exec(group)
             raise failed_from_text(str(error)) from error
@@ -212,6 +217,12 @@ class ExternalRuntime:
 def _read_pid(path: str) -> int:
     with open(path, encoding="ascii") as file:
         return int(file.read(32))
+
+
+def _pid_if_any(path: str) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        return _read_pid(path)
+    return 0
 
 
 def _explain(name: str, command: str, status: int, message: str) -> WherryError:
