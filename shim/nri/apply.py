@@ -31,6 +31,7 @@ class Surroundings:
     inject: Callable[[Json, Sequence[str]], None]
     mountinfo: Callable[[], str]
     swap: bool = False
+    hugetlb: bool = True
     oom_score_adj_floor: int = -1000
 
 
@@ -186,7 +187,7 @@ def apply_resources(linux: Json, asked: nri.LinuxResources, host: Surroundings) 
     for name, given in (("memory", memory), ("cpu", cpu), ("unified", dict(asked.unified))):
         if given:
             resources[name] = {**resources.get(name, {}), **given}
-    for limit in asked.hugepage_limits:
+    for limit in asked.hugepage_limits if host.hugetlb else ():
         rest = [one for one in resources.get("hugepageLimits", []) if one["pageSize"] != limit.page_size]
         resources["hugepageLimits"] = [*rest, {"pageSize": limit.page_size, "limit": limit.limit}]
     if asked.HasField("pids"):

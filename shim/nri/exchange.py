@@ -95,10 +95,15 @@ class Exchange:
         containers = [one.id for one in stored] + [one.id for _, one, _ in pending]
         self._known |= {pod.id for pod in pods} | set(containers)
         self._live |= {*living, *containers}
-        specs = await self._in_thread(lambda: [runtime_spec(node, one) or {} for one in stored])
-        messages = [self._message(one, spec) for one, spec in zip(stored, specs, strict=True)]
-        messages += [self._message(one, json.loads(spec)) for _, one, spec in pending]
-        return [pod_message(pod) for pod in pods], messages
+
+        def tell() -> Everything:
+            """Make the messages: there may be hundreds, and their files are read."""
+            messages = [self._message(one, runtime_spec(node, one) or {}) for one in stored]
+            messages += [self._message(one, json.loads(spec)) for _, one, spec in pending]
+            return [pod_message(pod) for pod in pods], messages
+
+        told: Everything = await self._in_thread(tell)
+        return told
 
     # Pods
 
@@ -165,6 +170,7 @@ class Exchange:
             inject=self._node.cdi.inject,
             mountinfo=_mountinfo,
             swap=host.swap_controller,
+            hugetlb=host.hugetlb_controller,
             oom_score_adj_floor=host.oom_score_adj_floor,
         )
         apply(spec, asked, surroundings)
@@ -265,7 +271,11 @@ class Exchange:
 
     async def _look(self, container_id: str) -> tuple[nri.PodSandbox, nri.Container]:
         container = self._node.containers.get(container_id)
-        spec = await self._in_thread(lambda: runtime_spec(self._node, container) or {})
+        try:
+            spec = await self._in_thread(lambda: runtime_spec(self._node, container) or {})
+        except WherryError as error:
+            log.warning("plugins of NRI are told of a container without its config.json", id=container_id, error=str(error))
+            spec = {}
         container = self._node.containers.get(container_id)  # it may have ended meanwhile
         pod = self._node.pods.find(container.pod_id)
         told = pod_message(pod) if pod is not None else nri.PodSandbox(id=container.pod_id)

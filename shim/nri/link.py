@@ -9,6 +9,7 @@ import struct
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from shim.nri.errors import UNIMPLEMENTED, Gone, NriError, ProtocolError, Refused
 from shim.nri.session import Answered, Called, Session
@@ -107,7 +108,7 @@ class Link(asyncio.Protocol):
             raise Refused(answered.code, answered.message)
         try:
             return answer.FromString(answered.payload)
-        except ValueError as error:  # DecodeError is one
+        except DecodeError as error:
             raise ProtocolError(f"the answer to {method} cannot be read: {error}") from error
 
     def _take(self, event: Answered | Called) -> None:
@@ -129,7 +130,7 @@ class Link(asyncio.Protocol):
                 self._send(self._session.answer(call.stream, answer.SerializeToString()))
             except Refused as error:
                 self._send(self._session.refuse(call.stream, error.code, str(error)))
-            except (NriError, ValueError) as error:
+            except (NriError, DecodeError) as error:
                 self._send(self._session.refuse(call.stream, UNKNOWN, str(error)))
             except Exception as error:
                 log.exception("a call of NRI was not served", method=call.method)

@@ -44,6 +44,10 @@ class Plugins:
     def __len__(self) -> int:
         return len(self._plugins)
 
+    def names(self) -> list[str]:
+        """Give the plugins' names, in the order in which they are asked."""
+        return [plugin.name for plugin in self._plugins]
+
     async def join(
         self, plugin: Plugin, everything: Callable[[], Awaitable[Everything]], seconds: float
     ) -> list[nri.ContainerUpdate]:
@@ -53,8 +57,7 @@ class Plugins:
             updates = await plugin.synchronize(pods, containers, seconds)
             self._plugins.append(plugin)
             self._plugins.sort(key=lambda one: one.index)
-        order = [one.name for one in self._plugins]
-        log.info("a plugin of NRI is there", plugin=plugin.name, pods=len(pods), containers=len(containers), order=order)
+        log.info("a plugin of NRI is there", plugin=plugin.name, pods=len(pods), containers=len(containers), order=self.names())
         return updates
 
     def leave(self, plugin: Plugin) -> None:

@@ -102,6 +102,11 @@ class Nri:
 
     # Coming and going
 
+    def describe(self) -> dict[str, Any]:
+        """Give, for people, where plugins connect and which there are."""
+        plugins = self._exchange.plugins.names() if self._exchange is not None else []
+        return {"socket": self._config.socket if self._server is not None else "", "plugins": plugins}
+
     def background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine that nobody waits for."""
         task = asyncio.create_task(_reported(work))

@@ -88,6 +88,7 @@ def _info(node: Node) -> dict[str, str]:
             "defaultNetwork": config.cni.default_network,
         },
         "cdi": node.cdi.describe(),
+        "nri": node.nri.describe(),
         "pods": len(node.pods),
         "containers": len(node.containers),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 SLEEP = ["/bin/sleep", "1000"]
+CREATED = 40
+"""Containers made by each of four threads while plugins join."""
 LIFE = [
     "RunPodSandbox",
     "CreateContainer",
@@ -311,6 +314,33 @@ def test_a_plugin_that_joins_learns_what_there_is(wherryd: Wherryd, pods: PodMak
     wherryd.cri.remove_pod(pod)
     names = second.heard()
     assert (names.count("StopContainer"), names.count("StopPodSandbox"), names[-1]) == (2, 1, "RemovePodSandbox")
+
+
+def test_no_container_is_lost_or_told_twice_while_a_plugin_joins(
+    wherryd: Wherryd, pods: PodMaker, plugin: Callable[..., NriPlugin]
+) -> None:
+    pod = wherryd.cri.run_pod(pods.pod())
+    config = pods.pod()
+
+    def churn(number: int) -> list[str]:
+        made = [
+            wherryd.cri.create(pod, pods.container(BUSYBOX, SLEEP, name=f"c{number}-{turn}"), config) for turn in range(CREATED)
+        ]
+        wherryd.cri.remove(made[0])
+        return made
+
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(churn, number) for number in range(4)]
+        joined = [plugin(f"1{number}", "joins") for number in range(3)]
+        created = {container for one in running for container in one.result()}
+    assert len(created) == 4 * CREATED
+    for one in joined:
+        told = [item["id"] for item in one.last("Synchronize").get("containers", [])]
+        told += [message["container"]["id"] for name, message in one.requests() if name == "CreateContainer"]
+        gone = {message["container"]["id"] for name, message in one.requests() if name == "RemoveContainer"}
+        assert len(told) == len(set(told))
+        assert {item.id for item in wherryd.cri.containers()} <= set(told) <= created
+        assert set(told) - gone == {item.id for item in wherryd.cri.containers()}
 
 
 def test_installed_plugins_are_started_and_end_with_the_daemon(wherryd: Wherryd, pods: PodMaker) -> None:
