@@ -353,7 +353,7 @@ def test_installed_plugins_are_started_and_end_with_the_daemon(wherryd: Wherryd,
     _, container = make(wherryd, pods)
     assert sh(wherryd, container, "echo $ONE") == "1"
     assert one.heard()[:2] == ["Configure", "Synchronize"]
-    assert hanging.heard() == ["Configure"]
+    assert hanging.heard()[:1] == ["Configure"]
     wherryd.cri.remove_all()
     wherryd.process.stop()
     wait_for(lambda: not [pid for pid in wherryd.helpers() if _is_plugin(pid)], "the plugins to end")

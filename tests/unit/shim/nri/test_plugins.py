@@ -16,7 +16,6 @@ from shim.nri.link import MOST_WAITING, Link
 from shim.nri.plugin import Plugin
 from shim.nri.plugins import Plugins
 
-
 LINKS: list[Link] = []
 """Connections of the running test."""
 
