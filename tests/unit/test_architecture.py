@@ -58,8 +58,8 @@ def test_subprocess_only_where_a_foreign_program_is_run() -> None:
 
 @pytest.mark.parametrize("name", ["time.sleep"])
 def test_nobody_sleeps(name: str) -> None:
-    """What waits, waits for something, with a deadline."""
-    assert not _offenders(_callers(name, name.partition(".")[2]))
+    """What waits, waits for something, with a deadline; only `wherry stats` waits for time: a rate needs two moments."""
+    assert not _offenders(_callers(name, name.partition(".")[2]), ("shim/client/commands/usage",))
 
 
 def test_no_pickles() -> None:
