@@ -12,9 +12,11 @@ TEST_PACKAGES := nftables runc crun containerd containernetworking-plugins docke
 	uidmap podman catatonit qemu-system-x86 mmdebstrap e2fsprogs criu
 
 export DEBIAN_FRONTEND := noninteractive
+CRITEST ?= critest
+ENDPOINT ?= unix:///run/wherry/wherry.sock
 MISSING = $$(for package in $(1); do dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done)
 
-.PHONY: demo test test-vm venv stubs lint bench clean
+.PHONY: demo test test-vm venv stubs lint bench clean critest conformance
 .NOTPARALLEL:
 
 demo: venv
@@ -56,6 +58,14 @@ lint: venv
 
 bench: venv test-packages
 	$(BIN)/python -m conformance.bench
+
+# Whoever has critest judges wherryd with it: its images come from a registry that is started for it.
+critest: venv test-packages
+	$(BIN)/python -m conformance.cri critest $(CRITEST)
+
+# The suite that judges any CRI endpoint: make conformance ENDPOINT=unix:///run/containerd/containerd.sock
+conformance: venv test-packages
+	$(BIN)/python -m pytest conformance/cri --endpoint $(ENDPOINT)
 
 clean:
 	rm -rf $(VENV) build dist shim/gen

@@ -94,7 +94,7 @@ async def _forward(session: PortForward, port: int, reader: asyncio.StreamReader
             await writer.drain()
         with contextlib.suppress(OSError):
             writer.write_eof()
-        problem = await error.read_all(_MESSAGE_LIMIT)
+        problem = await error.read_rest(_MESSAGE_LIMIT)
         if problem:
             click.echo(problem.decode(errors="replace"), err=True)
         else:

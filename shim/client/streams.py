@@ -109,7 +109,7 @@ async def _receive(command: RemoteCommand, session: Session) -> int:
     if not session.tty:
         outputs.append(_print(command["stderr"], sys.stderr.fileno()))
     try:
-        error = asyncio.ensure_future(command["error"].read_all(_STATUS_LIMIT))
+        error = asyncio.ensure_future(command["error"].read_rest(_STATUS_LIMIT))
         await asyncio.gather(*outputs)
         code, message = status.exit_code(await error)
     except ConnectionGone:

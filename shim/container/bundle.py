@@ -165,7 +165,7 @@ def create_request(node: Node, container: Container, rootfs: RootfsSpec) -> Cont
         rootfs=RootfsMount(lower=list(rootfs.lower), upper=rootfs.upper or "", work=rootfs.work or ""),
         terminal=config.tty,
         stdin=config.stdin,
-        stdin_once=config.stdin_once,
+        stdin_once=config.stdin and config.stdin_once,
         log_path=container.meta.log_path,
         systemd_cgroup=node.config.cgroup.driver == "systemd",
         checkpoint=restored_from(node.container_dir(container.id)),

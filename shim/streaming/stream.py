@@ -69,13 +69,13 @@ class Stream:
         """Note that the peer reset the stream or is gone (the carrier calls this)."""
         if not self.broken.done():
             self.broken.set_result(None)
-        if not self._ended:  # after a proper end nothing is missing: what is kept can still be read
+        if not self._ended:  # after a proper end nothing is missing
             self._ended = self._cut = True
-            self.discard()
+            self._release()
         self._arrived.set()
 
     async def read(self) -> bytes:
-        """Give the next bytes, b"" after the last; raise ConnectionGone when it broke instead of ending."""
+        """Give the next bytes, b"" after the last; when it broke instead of ending, raise ConnectionGone after the last."""
         while not self._chunks:
             if self._cut:
                 raise ConnectionGone("the stream was reset")
@@ -84,13 +84,29 @@ class Stream:
             self._arrived.clear()
             await self._arrived.wait()
         data = self._chunks.popleft()
-        self.kept -= len(data)
-        self._carrier.consumed(self, len(data))
+        if self.kept:  # nothing holds a peer back any more when the stream was cut
+            self.kept -= len(data)
+            self._carrier.consumed(self, len(data))
         return data
 
     async def read_all(self, limit: int) -> bytes:
         """Give everything up to the end, at most `limit` bytes of it."""
+        return await self._read_all(bytearray(), limit)
+
+    async def read_rest(self, limit: int) -> bytes:
+        """Give everything up to the end or the cut, likewise; some peers reset a stream after the last thing they say.
+
+        Raises ConnectionGone when the cut came before anything was said.
+        """
         parts = bytearray()
+        try:
+            return await self._read_all(parts, limit)
+        except ConnectionGone:
+            if not parts:
+                raise
+            return bytes(parts)
+
+    async def _read_all(self, parts: bytearray, limit: int) -> bytes:
         while data := await self.read():
             parts += data[: max(0, limit - len(parts))]
         return bytes(parts)
@@ -116,7 +132,11 @@ class Stream:
 
     def discard(self) -> None:
         """Drop what was not taken."""
-        size, self.kept = self.kept, 0
         self._chunks.clear()
+        self._release()
+
+    def _release(self) -> None:
+        """Let the peer go on, whatever becomes of what was not taken."""
+        size, self.kept = self.kept, 0
         if size:
             self._carrier.consumed(self, size)

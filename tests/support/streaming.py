@@ -71,7 +71,7 @@ async def forwarding(endpoint: Endpoint, pod: str, *ports: int) -> AsyncIterator
 
 async def status_of(opened: RemoteCommand) -> dict[str, Any]:
     """Give the status object of the error stream."""
-    decoded = json.loads(await opened["error"].read_all(65536))
+    decoded = json.loads(await opened["error"].read_rest(65536))
     assert isinstance(decoded, dict)
     return decoded
 

@@ -76,8 +76,6 @@ def validate_container(config: ContainerConfig, pod: PodSandboxConfig) -> None:
     wanted_devices((device.name for device in config.CDI_devices), config.annotations)
     stop_signal(config, "")
     container_log_path(config, pod)
-    if config.stdin_once and not config.stdin:
-        raise InvalidArgument("stdin_once is set, and stdin is not")
     for index, mount in enumerate(config.mounts):
         _check_mount(mount, index)
     for position, device in enumerate(config.devices):

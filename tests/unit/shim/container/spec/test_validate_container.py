@@ -14,7 +14,6 @@ MOUNT = {"containerPath": "/m", "hostPath": "/h"}
         ({"metadata": {}}, "metadata"),
         ({"image": {}}, "image.image"),
         ({"logPath": "../x"}, "log_path"),
-        ({"stdinOnce": True}, "stdin_once"),
         ({"stopSignal": 99}, "stop_signal 99"),
         ({"mounts": [MOUNT | {"hostPath": ""}]}, r"mounts\[0\].host_path"),
         ({"mounts": [MOUNT, MOUNT | {"hostPath": "rel"}]}, r"mounts\[1\].host_path"),

@@ -1,0 +1,170 @@
+"""Requests that contradict themselves or the node: refused soon, the cause told, nothing left, and the daemon serves on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from conformance.cri.subject import Code, refused
+from shim.gen.runtime.v1 import api_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conformance.cri.subject import Pod, Subject
+
+    Change = Callable[[Any], Any]
+
+
+def _modes(config: Any) -> api_pb2.NamespaceOption:
+    return config.linux.security_context.namespace_options
+
+
+def _profile(config: Any, kind: Any, reference: str = "") -> None:
+    profile = api_pb2.SecurityProfile(profile_type=kind, localhost_ref=reference)
+    config.linux.security_context.seccomp.CopyFrom(profile)
+
+
+PODS: dict[str, Change] = {
+    "no metadata": lambda c: c.ClearField("metadata"),
+    "unknown network mode": lambda c: setattr(_modes(c), "network", 77),
+    "unknown pid mode": lambda c: setattr(_modes(c), "pid", 77),
+    "another container's pids": lambda c: setattr(_modes(c), "pid", api_pb2.TARGET),
+    "unknown sysctl": lambda c: c.linux.sysctls.update({"kernel.no_such_thing": "1"}),
+    "a sysctl that leaves": lambda c: c.linux.sysctls.update({"net/../../etc/x": "1"}),
+    "a hostname that is too long": lambda c: setattr(c, "hostname", "h" * 300),
+    "a group without a user": lambda c: setattr(c.linux.security_context.run_as_group, "value", 5),
+    "user namespace without mappings": lambda c: setattr(_modes(c).userns_options, "mode", api_pb2.POD),
+    "unknown user namespace mode": lambda c: setattr(_modes(c).userns_options, "mode", api_pb2.CONTAINER),
+}
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_pod(subject: Subject, name: str) -> None:
+    before = subject.pod_ids()
+    config = subject.pod(network=True)
+    PODS[name](config)
+    message = refused(lambda: subject.run_config(config))
+    assert message
+    assert subject.pod_ids() == before
+
+
+def test_pod_without_a_configuration(subject: Subject) -> None:
+    refused(lambda: subject.cri.runtime.RunPodSandbox(api_pb2.RunPodSandboxRequest(), timeout=10))
+
+
+def test_pod_of_an_unknown_handler(subject: Subject) -> None:
+    before = subject.pod_ids()
+    refused(lambda: subject.cri.run_pod(subject.pod(), "no-such-handler"))
+    assert subject.pod_ids() == before
+
+
+def _mount(config: api_pb2.ContainerConfig, path: str, source: str, **fields: Any) -> None:
+    config.mounts.append(api_pb2.Mount(container_path=path, host_path=source, **fields))
+
+
+CONTAINERS: dict[str, Change] = {
+    "no metadata": lambda c: c.ClearField("metadata"),
+    "no image": lambda c: c.ClearField("image"),
+    "an image that is none": lambda c: setattr(c.image, "image", "a b c"),
+    "a group without a user": lambda c: setattr(c.linux.security_context.run_as_group, "value", 5),
+    "a user unknown to the image": lambda c: setattr(c.linux.security_context, "run_as_username", "nobody-has-this-name"),
+    "a negative user": lambda c: setattr(c.linux.security_context.run_as_user, "value", -7),
+    "a user beyond 32 bits": lambda c: setattr(c.linux.security_context.run_as_user, "value", 1 << 33),
+    "a seccomp profile that is not there": lambda c: _profile(c, api_pb2.SecurityProfile.Localhost, "/no/such/profile"),
+    "a seccomp profile that is none": lambda c: _profile(c, api_pb2.SecurityProfile.Localhost, "/etc/hostname"),
+    "an unknown kind of seccomp profile": lambda c: _profile(c, 77),
+    "a volume on a relative path": lambda c: _mount(c, "relative", "/tmp"),
+    "a volume on the root": lambda c: _mount(c, "/", "/tmp"),
+    "a volume from a relative path": lambda c: _mount(c, "/vol", "relative"),
+    "an unknown propagation": lambda c: _mount(c, "/vol", "/tmp", propagation=77),
+    "recursive read-only that may be written": lambda c: _mount(c, "/vol", "/tmp", recursive_read_only=True),
+    "recursive read-only that is shared": lambda c: _mount(
+        c, "/vol", "/tmp", recursive_read_only=True, readonly=True, propagation=api_pb2.PROPAGATION_HOST_TO_CONTAINER
+    ),
+    "a device that is not there": lambda c: c.devices.append(
+        api_pb2.Device(host_path="/dev/no-such-device", container_path="/dev/x", permissions="rwm")
+    ),
+    "another container that is none": lambda c: _modes(c).MergeFrom(
+        api_pb2.NamespaceOption(pid=api_pb2.TARGET, target_id="f" * 64)
+    ),
+    "the node's network in a pod of its own": lambda c: setattr(_modes(c), "network", api_pb2.NODE),
+    "an unknown pid mode": lambda c: setattr(_modes(c), "pid", 77),
+    "an environment variable without a name": lambda c: c.envs.append(api_pb2.KeyValue(key="", value=b"x")),
+    "an oom score beyond its range": lambda c: setattr(c.linux.resources, "oom_score_adj", 5000),
+    "garbage as cpus": lambda c: setattr(c.linux.resources, "cpuset_cpus", "none"),
+    "less memory than a process needs": lambda c: setattr(c.linux.resources, "memory_limit_in_bytes", 1000),
+    "an unknown stop signal": lambda c: setattr(c, "stop_signal", 777),
+    "a log path that leaves": lambda c: setattr(c, "log_path", "../outside.log"),
+}
+
+
+@pytest.fixture(scope="module")
+def own_network(endpoint: Subject) -> Pod:
+    return endpoint.run(network=True)
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_container(subject: Subject, own_network: Pod, name: str) -> None:
+    order = own_network.order()
+    CONTAINERS[name](order)
+    before = subject.container_ids()
+    outside = subject.logs / "outside.log"
+
+    def call() -> None:
+        container = subject.cri.create(own_network.id, order, own_network.config)
+        try:
+            subject.cri.start(container)  # some leave it to their runtime, which is asked now
+        finally:
+            subject.cri.remove(container)
+
+    try:
+        assert refused(call)
+        assert subject.container_ids() == before
+        assert not outside.exists()
+    finally:
+        outside.unlink(missing_ok=True)
+        for container in subject.container_ids() - before:
+            subject.cri.remove(container)
+
+
+def test_container_of_another_pod_as_target(subject: Subject, own_network: Pod, sleeper: str) -> None:
+    order = own_network.order()
+    _modes(order).MergeFrom(api_pb2.NamespaceOption(pid=api_pb2.TARGET, target_id=sleeper))
+    refused(lambda: subject.cri.create(own_network.id, order, own_network.config))
+
+
+def test_a_target_in_the_same_pod(subject: Subject, shared_pod: Pod, sleeper: str) -> None:
+    order = shared_pod.order()
+    _modes(order).MergeFrom(api_pb2.NamespaceOption(pid=api_pb2.TARGET, target_id=sleeper))
+    container = subject.cri.create(shared_pod.id, order, shared_pod.config)
+    subject.cri.start(container)
+    links = [subject.cri.execute(one, "readlink", "/proc/self/ns/pid").stdout for one in (container, sleeper)]
+    assert links[0] == links[1]
+
+
+@pytest.mark.parametrize("name", ["Exec", "Attach"])
+@pytest.mark.parametrize("wanted", [{}, {"stdout": True, "stderr": True, "tty": True}])
+def test_streams_that_make_no_sense(subject: Subject, sleeper: str, name: str, wanted: dict[str, bool]) -> None:
+    request = getattr(api_pb2, f"{name}Request")(container_id=sleeper, **wanted)
+    if name == "Exec":
+        request.cmd.append("true")
+    refused(lambda: getattr(subject.cri.runtime, name)(request, timeout=5), Code.INVALID_ARGUMENT)
+
+
+NO_SUCH = (Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.UNKNOWN)
+
+
+@pytest.mark.parametrize("identifier", ["", "x", "../..", "a/b", "ä", "A" * 5000])
+@pytest.mark.parametrize("name", ["ContainerStatus", "PodSandboxStatus", "ExecSync", "StartContainer"])
+def test_ids_that_are_none(subject: Subject, name: str, identifier: str) -> None:
+    field = "pod_sandbox_id" if "Pod" in name else "container_id"
+    request = getattr(api_pb2, f"{name}Request")(**{field: identifier})
+    if name == "ExecSync":
+        request.cmd.append("true")
+    refused(lambda: getattr(subject.cri.runtime, name)(request, timeout=5), *NO_SUCH)
+
+
+def test_it_serves_on(subject: Subject) -> None:
+    assert subject.run().finish(("true",)).exit_code == 0
