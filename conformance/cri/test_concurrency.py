@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -180,16 +179,18 @@ def _leave(call: Any, delay: float) -> None:
         call.cancel()
 
 
-def _retry(call: Callable[[], Any], seconds: float = 4.0) -> Any:
+def _retry(call: Callable[[], Any]) -> Any:
     """Repeat a call as kubelet would while the name is taken by what is still being undone."""
-    deadline = time.monotonic() + seconds
-    while True:
+
+    def attempt() -> Any:
         try:
             return call()
         except grpc.RpcError as error:
-            if time.monotonic() > deadline or RESERVED not in (error.details() or ""):
+            if RESERVED not in (error.details() or ""):
                 raise
-            time.sleep(0.1)
+            return None
+
+    return wait_for(attempt, "the name to be free", seconds=4)
 
 
 def test_retry_of_a_cancelled_pod_need_not_wait(subject: Subject) -> None:
