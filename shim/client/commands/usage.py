@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ def stats(connection: Connection, names: tuple[str, ...], seconds: float, output
     """Show what containers use: all that run, or those named."""
     wanted = {find.find_container(connection, name).id for name in names}
     before = {item.attributes.id: item for item in _stats(connection)}
-    time.sleep(seconds)  # a rate needs two moments
+    threading.Event().wait(seconds)  # a rate needs two moments; nothing sets it
     found = [item for item in _stats(connection) if not wanted or item.attributes.id in wanted]
     if output == "json":
         print_json([as_dict(item) for item in found])
