@@ -20,7 +20,7 @@ def schedule(process: Process) -> None:
         wanted = process.scheduler
         flags = sum(limits.SCHED_FLAGS[name] for name in wanted.flags)
         with Step(f"set the scheduler {wanted.policy}"):
-            times = (wanted.runtime, wanted.deadline, wanted.period)
+            times = (wanted.runtime or 0, wanted.deadline or 0, wanted.period or 0)
             try:
                 limits.sched_setattr(limits.POLICIES[wanted.policy], flags, wanted.nice, wanted.priority, times)
             except PermissionError as error:

@@ -31,6 +31,7 @@ def command_line(words: Sequence[str]) -> int:
     try:
         outer = parse(declare(GLOBAL_OPTIONS), words, interleaved=False)
         report = Report(outer)
+        report.begin()
         report.debug(f"wherry-oci {' '.join(words)}")
         return _command(outer, report)
     except RuntimeFault as fault:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from runtime import api
-from runtime.errors import RuntimeFault, UsageFault
+from runtime.errors import HookFault, RuntimeFault, UsageFault
 from runtime.record import replace
 
 TYPE_CHECKING = False
@@ -229,7 +229,11 @@ def start(context: Context) -> int:
     if "NOTIFY_SOCKET" in os.environ:
         pid = api.state(context.root, context.container_id).pid
         notify = _notify_socket(context, pid)
-    api.start(context.root, context.container_id)
+    try:
+        api.start(context.root, context.container_id)
+    except HookFault:
+        api.delete(context.root, context.container_id, force=True)  # runtime-spec, "Lifecycle": it is destroyed
+        raise
     if notify is not None:
         notify.wait(pid)
         notify.close()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from runtime.errors import UsageFault
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.cli.options import Values
@@ -20,6 +22,18 @@ class Report:
         self._path = values.text("log") if values is not None else ""
         self.debugging = values is not None and (values.flag("debug") or values.text("log-level") == "debug")
         self._json = values is not None and values.text("log-format", "text") == "json"
+
+    def begin(self) -> None:
+        """Make the log file; raise UsageFault where it cannot be written: who reads it would wait for nothing."""
+        if self._path:
+            try:
+                os.close(self._open())
+            except OSError as error:
+                path, self._path = self._path, ""
+                raise UsageFault(f"open the log {path}: {(error.strerror or '').lower()}") from None
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def fault(self, message: str) -> None:
         """Record an error, in one line."""
@@ -42,7 +56,7 @@ class Report:
             _to_stderr(_terminal_form(level, message) if self._on_terminal() else self._form(level, message))
             return
         try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            fd = self._open()
             try:
                 os.write(fd, (self._form(level, message) + "\n").encode("utf-8", "surrogateescape"))
             finally:

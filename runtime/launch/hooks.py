@@ -32,10 +32,10 @@ def run_hooks(
 ) -> None:
     """Run `hooks` one after the other; raise HookFault at the first that fails, is killed or takes too long.
 
-    A hook without an environment of its own gets `environment`.
+    A hook without an environment of its own gets `environment`, or else the runtime's.
     """
     for index, hook in enumerate(hooks):
-        _run(f"{kind} hook #{index}", hook, state, (task_fd, environment or {}))
+        _run(f"{kind} hook #{index}", hook, state, (task_fd, dict(os.environ) if environment is None else environment))
 
 
 def run_hooks_to_the_end(kind: str, hooks: tuple[Hook, ...], state: str) -> list[str]:
@@ -43,7 +43,7 @@ def run_hooks_to_the_end(kind: str, hooks: tuple[Hook, ...], state: str) -> list
     failed = []
     for index, hook in enumerate(hooks):
         try:
-            _run(f"{kind} hook #{index}", hook, state, (None, {}))
+            _run(f"{kind} hook #{index}", hook, state, (None, dict(os.environ)))
         except HookFault as fault:
             failed.append(str(fault))
     return failed

@@ -56,4 +56,4 @@ def _open_mounts(inherited: Inherited, keep: Callable[[int], int], id_maps: IdMa
     if plan.namespaces.in_user_namespace() or inherited.standing.nested:
         from runtime.apply.devices import clone_nodes
 
-        inherited.node_clones = {path: keep(fd) for path, fd in clone_nodes(plan.devices).items()}
+        inherited.node_clones = {path: keep(fd) for path, fd in clone_nodes(plan.devices, plan.spec.linux).items()}

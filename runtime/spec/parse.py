@@ -122,9 +122,9 @@ def _scheduler(at: Reader) -> Scheduler:
         nice=at.number("nice", I32),
         priority=at.number("priority", I32),
         flags=at.texts("flags"),
-        runtime=at.number("runtime", U64),
-        deadline=at.number("deadline", U64),
-        period=at.number("period", U64),
+        runtime=at.integer("runtime", U64),
+        deadline=at.integer("deadline", U64),
+        period=at.integer("period", U64),
     )
 
 

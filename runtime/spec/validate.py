@@ -59,6 +59,8 @@ def validate(spec: Spec) -> None:
     if "uts" not in namespaces:
         for name, value in (("hostname", spec.hostname), ("domainname", spec.domainname)):
             _require(not value, f"/{name}", f"a {name} needs a uts namespace in /linux/namespaces")
+    twice = spec.domainname and any(name in ("kernel.domainname", "kernel/domainname") for name, _ in spec.linux.sysctl)
+    _require(not twice, "/linux/sysctl/kernel.domainname", "conflicts with /domainname")
     _mounts(spec, namespaces)
     for kind, hooks in _hook_kinds(spec):
         for index, hook in enumerate(hooks):
@@ -137,6 +139,26 @@ def _scheduler(scheduler: Scheduler, where: str) -> None:
     for name in ("runtime", "deadline", "period"):
         given = getattr(scheduler, name)
         _require(not given or scheduler.policy == "SCHED_DEADLINE", f"{where}/{name}", "needs the policy SCHED_DEADLINE")
+    if scheduler.policy == "SCHED_DEADLINE":
+        _deadline(scheduler, where)
+
+
+_DEADLINES = (1024, (1 << 63) - 1)
+"""Nanoseconds the kernel takes for the runtime of SCHED_DEADLINE (sched_setattr(2))."""
+
+
+def _deadline(scheduler: Scheduler, where: str) -> None:
+    """Judge what the kernel would refuse with EINVAL; the words are crun's, whose users look for them."""
+    said = "sched_setattr: `SCHED_DEADLINE`"
+    runtime, deadline, period = scheduler.runtime, scheduler.deadline, scheduler.period
+    _require(runtime is not None, f"{where}/runtime", f"{said} requires `runtime`")
+    _require(deadline is not None, f"{where}/deadline", f"{said} requires `deadline`")
+    runtime, deadline, period = runtime or 0, deadline or 0, period or 0
+    _require(runtime, f"{where}/runtime", f"{said} runtime must be greater than 0")
+    least, most = _DEADLINES
+    _require(least <= runtime <= most, f"{where}/runtime", f"{said} runtime {runtime} must be between {least} and {most}")
+    _require(runtime <= deadline, f"{where}/runtime", f"{said} runtime {runtime} must be <= deadline {deadline}")
+    _require(not period or deadline <= period, f"{where}/deadline", f"{said} deadline {deadline} must be <= period {period}")
 
 
 def is_number_list(text: str) -> bool:

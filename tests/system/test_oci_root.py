@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -297,3 +298,30 @@ def test_a_source_may_lie_among_the_mounts_before_it(ours: Oci, mapped: bool, us
     assert ours.shell("cat /final/x/y/file") == "b/y"
     owner = ours.shell("stat -c %u /final").strip()
     assert owner == {(False, False): "0", (False, True): "100000", (True, False): "65534", (True, True): "0"}[user, mapped]
+
+
+def test_devices_of_a_user_namespace_are_those_asked_for(ours: Oci) -> None:
+    """Also when the host has none, or another, at that path, which runc binds; with the owner and the mode of the document."""
+    oci = ours
+    everybody = [{"containerID": 0, "hostID": 0, "size": 4294967295}]
+    oci.config["linux"] |= {"uidMappings": everybody, "gidMappings": everybody}
+    oci.config["linux"]["namespaces"].append({"type": "user"})
+    device = {"path": "/dev/null2", "type": "c", "major": 1, "minor": 3, "uid": 10, "gid": 11, "fileMode": 0o157}
+    oci.config["linux"]["devices"] = [device]
+    lines = oci.shell("stat -c '%u:%g %a %t:%T' /dev/null2; grep /dev/null2 /proc/self/mountinfo").splitlines()
+    assert lines[0] == "10:11 157 1:3"
+    assert {"nosuid", "noexec"} <= set(lines[1].split()[5].split(","))
+
+
+def test_a_dev_that_leads_elsewhere_is_refused(ours: Oci) -> None:
+    """CVE-2026-41579."""
+    oci = ours
+    outside = oci.bundle / "outside"
+    outside.mkdir()
+    shutil.rmtree(oci.rootfs / "dev", ignore_errors=True)
+    (oci.rootfs / "dev").symlink_to(outside)
+    oci.config["mounts"] = [{"destination": "/proc", "type": "proc", "source": "proc"}]
+    done = oci.run("true")
+    assert list(outside.iterdir()) == []
+    assert done.returncode == 1
+    assert "symbolic link" in done.stderr
