@@ -18,6 +18,7 @@ from runtime.kernel.execute import close_range
 from runtime.kernel.fork import fork
 from runtime.kernel.spawn import default_signals
 from runtime.record import Record
+from runtime.state import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ IMAGES_NUMBER, WORK_NUMBER, FIRST_INHERITED = 4, 5, 6
 _LOG_LIMIT = 1 << 20
 _HARMLESS = "rlimit:"
 """Beginning of an error that criu goes on after: it could not raise a limit of its own."""
+_CAP_SYS_RESOURCE = 24
 _QUOTED = 3
 """Lines of criu's log that go into an error."""
 
@@ -245,8 +247,18 @@ def failure(program: str, what: str, answer: Answer, log: str) -> RuntimeFault:
             step=what,
             path=find_program(program),
         )
+    if "rlimit" in said and not may_set_limits():
+        said += "; without CAP_SYS_RESOURCE criu serves only processes of its own user"
     detail = f"criu {version} failed: {said or answer.error or 'it does not say why'}; see {log}"
     return RuntimeFault(detail, step=what, errno=answer.errno or None)
+
+
+def may_set_limits() -> bool:
+    """Tell whether this process has CAP_SYS_RESOURCE."""
+    for line in read_file("/proc/self/status").decode().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.partition(":")[2], 16) >> _CAP_SYS_RESOURCE & 1)
+    return False
 
 
 def _errors(log: str) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from google.protobuf.json_format import MessageToDict
 
 from shim.container.checkpoint_names import CONFIG, SPEC, STATUS, TIMES
 from shim.container.status import image_of
-from shim.errors import FailedPrecondition, InvalidArgument
+from shim.errors import FailedPrecondition, InvalidArgument, WherryError
 from shim.monitor.protocol import CheckpointRequest
 from shim.pod.rollback import settled
 from shim.rpc.encode import container_status
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from shim.pod.node import Node
     from shim.store.containers import Container
 
+LOG = "dump.log"
 SECONDS = 100.0
 """Time each step has when the caller names none; kubelet gives up after 120 s."""
 DEFAULTS: dict[str, bool] = {"tcp_close": True, "file_locks": True, "ext_unix_sk": True}
@@ -74,7 +77,21 @@ async def save_containers(node: Node, folders: Mapping[str, Container], options:
         options=options,
         timeout_s=seconds,
     )
-    await node.monitors.get(containers[0].pod_id).checkpoint(request)
+    try:
+        await node.monitors.get(containers[0].pod_id).checkpoint(request)
+    except WherryError as error:
+        raise _with_log_kept(node, folders, error) from error
+
+
+def _with_log_kept(node: Node, folders: Mapping[str, Container], error: WherryError) -> WherryError:
+    """Move criu's logs to the containers' own directories, because the folders go; give the error that names them there."""
+    text = str(error)
+    for folder, container in folders.items():
+        kept = f"{node.container_dir(container.id)}/{LOG}"
+        with contextlib.suppress(OSError):
+            shutil.copyfile(f"{folder}/{LOG}", kept)
+        text = text.replace(f"{folder}/{LOG}", kept)
+    return type(error)(text)
 
 
 def _running(node: Node, container_id: str) -> Container:

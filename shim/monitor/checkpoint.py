@@ -34,9 +34,9 @@ def criu_options(folder: str, options: dict[str, bool]) -> CriuOptions:
 
 
 def criu_flags(folder: str, options: dict[str, bool]) -> list[str]:
-    """Give the same for runc's command line, which knows no tcp_close."""
+    """Give the same for runc's command line, which knows no tcp_close; its older ones cannot be told to leave cgroups alone."""
     flags = [f"--{name.replace('_', '-')}" for name, wanted in options.items() if wanted and name != "tcp_close"]
-    return ["--image-path", os.path.join(folder, IMAGES), "--work-path", folder, "--manage-cgroups-mode", "ignore", *flags]
+    return ["--image-path", os.path.join(folder, IMAGES), "--work-path", folder, *flags]
 
 
 async def save(containers: list[Container], request: CheckpointRequest) -> None:

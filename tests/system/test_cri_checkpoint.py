@@ -178,6 +178,97 @@ def test_what_cannot_be_saved_leaves_all_running_and_nothing_behind(wherryd: Whe
     scene.goes_on(two)
 
 
+HANDLER = '\n[runtime]\ndefault_handler = "runc"\n\n[runtime.handlers.runc]\npath = "/usr/sbin/runc"\n'
+
+
+@pytest.mark.parametrize("wherryd", [{"extra": HANDLER}], indirect=True)
+def test_another_runtime_saves_and_restores_too(wherryd: Wherryd, pods: PodMaker, short_dir: Path) -> None:
+    scene = Scene(wherryd, pods)
+    container = scene.containers["main"]
+    scene.save(container, short_dir / "c.tar")
+    scene.goes_on(container)
+    wherryd.cri.stop(container)
+    restored = wherryd.cri.create(scene.pod, pods.container(str(short_dir / "c.tar"), name="again"), scene.config)
+    wherryd.cri.start(restored)
+    assert scene.first(restored) > 2
+    assert scene.execute(restored, "cat /root/made") == "0 kept\n"
+
+
+def test_a_terminal_comes_back(wherryd: Wherryd, pods: PodMaker, short_dir: Path) -> None:
+    scene = Scene(wherryd, pods)
+    config = pods.container(BUSYBOX, ["sh", "-c", SCRIPT], name="tty", tty=True, stdin=True)
+    container = wherryd.cri.create(scene.pod, config, scene.config)
+    wherryd.cri.start(container)
+    wait_for(lambda: scene.count(container) > 2, "the container to count")
+    scene.save(container, short_dir / "c.tar")
+    wherryd.cri.stop(container)
+    again = pods.container(str(short_dir / "c.tar"), name="again", tty=True, stdin=True)
+    restored = wherryd.cri.create(scene.pod, again, scene.config)
+    wherryd.cri.start(restored)
+    assert scene.first(restored) > 2
+    scene.goes_on(restored)
+
+
+def security(**fields: Any) -> dict[str, Any]:
+    context = api_pb2.LinuxContainerSecurityContext(**fields)
+    return {"linux": api_pb2.LinuxContainerConfig(security_context=context)}
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "read-only root": security(readonly_rootfs=True),
+    "seccomp and capabilities": security(
+        no_new_privs=True,
+        seccomp=api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.RuntimeDefault),
+        capabilities=api_pb2.Capability(drop_capabilities=["ALL"]),
+        masked_paths=["/proc/keys", "/proc/acpi"],
+        readonly_paths=["/proc/sys"],
+    ),
+    "privileged": security(privileged=True),
+    "shared pid": security(namespace_options=api_pb2.NamespaceOption(pid=api_pb2.POD)),
+    "host network": security(namespace_options=api_pb2.NamespaceOption(network=api_pb2.NODE, pid=api_pb2.CONTAINER)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_containers_of_every_shape_come_back(wherryd: Wherryd, pods: PodMaker, short_dir: Path, shape: str) -> None:
+    fields = SHAPES[shape]
+    modes = fields["linux"].security_context.namespace_options
+    config = pods.pod(host_network=modes.network == api_pb2.NODE)
+    config.linux.security_context.namespace_options.pid = modes.pid
+    config.linux.security_context.privileged = shape == "privileged"
+    pod = wherryd.cri.run_pod(config)
+    volume = short_dir / "volume"
+    (volume / "below").mkdir(parents=True)
+    mounts = [
+        api_pb2.Mount(container_path="/data", host_path=str(volume)),
+        api_pb2.Mount(container_path="/data/ro", host_path=str(volume / "below"), readonly=True),
+    ]
+    script = "i=0; while :; do i=$((i+1)); echo count $i; sleep 0.1; done"
+    container = wherryd.cri.create(pod, pods.container(BUSYBOX, ["sh", "-c", script], mounts=mounts, **fields), config)
+    wherryd.cri.start(container)
+    scene = Scene.__new__(Scene)
+    scene.wherryd, scene.pods, scene.pod, scene.config = wherryd, pods, pod, config
+    wait_for(lambda: scene.count(container) > 2, "the container to count")
+    look = "cat /proc/self/status | grep -E '^(Uid|Cap|NoNew|Seccomp):'; grep -E ' / | /data' /proc/mounts; hostname"
+    before = scene.execute(container, look)
+    scene.save(container, short_dir / "c.tar")
+    wherryd.cri.stop(container)
+    wherryd.cri.remove(container)
+    again = pods.container(str(short_dir / "c.tar"), name="again", mounts=mounts, **fields)
+    restored = wherryd.cri.create(pod, again, config)
+    wherryd.cri.start(restored)
+    assert scene.first(restored) > 2
+    scene.goes_on(restored)
+    after = scene.execute(restored, look)
+    assert after.splitlines()[0] == "0 " + before.splitlines()[0][2:]
+    assert [line for line in after.splitlines() if "overlay" not in line] == [
+        line for line in before.splitlines() if "overlay" not in line
+    ]
+    pid = wherryd.cri.info(restored)["pid"]
+    own = Path(f"/proc/{pid}/status").read_text()
+    assert ("Seccomp:\t2" in own) == (shape == "seccomp and capabilities")
+
+
 def test_bad_requests_for_a_pod(wherryd: Wherryd, pods: PodMaker, short_dir: Path) -> None:
     pod = wherryd.cri.run_pod(pods.pod())
     changes: list[tuple[dict[str, Any], grpc.StatusCode]] = [
