@@ -154,6 +154,15 @@ COMMANDS: dict[str, Command] = {
 """,
         "show:list_containers",
     ),
+    "mounts": (
+        "add mounts to a running container, or remove them",
+        "add|remove <container-id> <file>",
+        3,
+        3,
+        True,
+        "",
+        "mounts:mounts",
+    ),
     "pause": ("freeze every process of a container", "<container-id>", 1, 1, True, "", "lifecycle:pause"),
     "ps": (
         "list the processes inside a container",

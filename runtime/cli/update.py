@@ -28,7 +28,7 @@ def update(context: Context) -> int:
         if values.given(name):
             raise UsageFault(f"--{name} is not served by this build of wherry-oci")
     resources = _from_document(values.text("resources")) if values.given("resources") else from_options(values)
-    validate_resources(resources, pointer="")
+    validate_resources(resources, pointer="", update=True)
     api.update(context.root, context.container_id, resources)
     return 0
 

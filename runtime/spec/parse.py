@@ -69,6 +69,14 @@ def parse_process(data: bytes | str | dict[str, Any], document: str = "process.j
     return _process(decode(data, document))
 
 
+def parse_mounts(data: bytes, document: str) -> tuple[Mount, ...]:
+    """Parse a list of mounts, as /mounts of a config.json; raise SpecFault."""
+    text = data.lstrip()
+    if text.startswith(b"["):
+        data = b'{"mounts":%b}' % text
+    return decode(data, document).each("mounts", _mount)
+
+
 def _process(at: Reader) -> Process:
     return Process(
         args=at.texts("args"),

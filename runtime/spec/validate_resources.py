@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 _WEIGHTS = (10, 1000)
 
 
-def validate_resources(resources: Resources, pointer: str = "/linux/resources") -> None:
-    """Judge resources of config.json or of an update; raise SpecFault."""
+def validate_resources(resources: Resources, pointer: str = "/linux/resources", *, update: bool = False) -> None:
+    """Judge resources of config.json, or of an update, whose limits stand beside those there are; raise SpecFault."""
     for index, rule in enumerate(resources.devices):
         _device_rule(rule, f"{pointer}/devices/{index}")
-    _memory(resources.memory, f"{pointer}/memory")
+    _memory(resources.memory, f"{pointer}/memory", alone=not update)
     _cpu(resources.cpu, f"{pointer}/cpu")
     _block_io(resources.block_io, f"{pointer}/blockIO")
     for index, huge in enumerate(resources.hugepage_limits):
@@ -39,11 +39,11 @@ def _device_rule(rule: DeviceRule, where: str) -> None:
         raise SpecFault(f'"{rule.access}" is not made of r, w and m', pointer=f"{where}/access")
 
 
-def _memory(memory: Memory, where: str) -> None:
+def _memory(memory: Memory, where: str, *, alone: bool) -> None:
     limit, swap = memory.limit, memory.swap
     if swap is not None and swap > 0 and limit is not None and limit > 0 and swap < limit:
         raise SpecFault(f"{swap} (memory and swap) is less than the memory limit {limit}", pointer=f"{where}/swap")
-    if swap is not None and swap > 0 and limit in (None, -1):
+    if swap is not None and swap > 0 and (limit == -1 or (limit is None and alone)):
         raise SpecFault("needs a memory limit beside it", pointer=f"{where}/swap")
     reservation = memory.reservation
     if reservation is not None and limit is not None and 0 < limit < reservation:

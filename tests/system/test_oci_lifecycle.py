@@ -159,3 +159,23 @@ def test_a_pid_that_was_used_again_is_another_process(ours: Oci) -> None:
     record["pid"] = real
     path.write_text(json.dumps(record))
     assert ours.state(name)["status"] == "running"
+
+
+def test_update_of_swap_alone_and_of_everything_from_a_document(oci: Oci) -> None:
+    oci.config["linux"]["resources"] = {"memory": {"limit": 32 << 20}, "pids": {"limit": 20}}
+    name = oci.start("sleep", "100")
+    if not os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"):
+        pytest.skip("no swap is accounted for here")
+    with open(f"/proc/{oci.state(name)['pid']}/cgroup", encoding="ascii") as file:
+        own = dict(line.strip().split(":", 2)[1:] for line in file)["memory"]
+    folder = f"/sys/fs/cgroup/memory{own}"
+
+    def limit(of: str) -> int:
+        with open(f"{folder}/memory.{of}limit_in_bytes", encoding="ascii") as file:
+            return int(file.read())
+
+    oci.ok("update", "--memory-swap", str(96 << 20), name)
+    assert (limit(""), limit("memsw.")) == (32 << 20, 96 << 20)
+    document = json.dumps({"memory": {"limit": 48 << 20, "swap": 64 << 20, "reservation": 16 << 20}})
+    oci.ok("update", "--resources", "-", name, stdin=None, input=document)
+    assert (limit(""), limit("memsw."), limit("soft_")) == (48 << 20, 64 << 20, 16 << 20)

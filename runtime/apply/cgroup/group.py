@@ -358,6 +358,17 @@ class Cgroup:
                     continue
         return 0
 
+    def memory_limit(self) -> int | None:
+        """Give the limit of a v2 cgroup's memory in bytes; None without one, or in v1."""
+        directory = self.directory(UNIFIED)
+        if directory is None or self.directory("memory") is not None:
+            return None
+        try:
+            text = files.read(directory, "memory.max").strip()
+        except FileNotFoundError:
+            return None
+        return None if text == "max" else int(text)
+
     def exists(self) -> bool:
         """Tell whether any of the directories is there."""
         return any(os.path.isdir(directory) for _, directory in self.paths)

@@ -6,7 +6,9 @@ import pytest
 
 from runtime.errors import SpecFault
 from runtime.spec.parse import parse_spec
-from runtime.spec.validate import is_number_list, validate
+from runtime.spec.resources import Memory, Resources
+from runtime.spec.validate import count, is_number_list, validate
+from runtime.spec.validate_resources import validate_resources
 
 from .test_parse import FULL, with_change
 
@@ -28,6 +30,12 @@ from .test_parse import FULL, with_change
         ("/process/scheduler/policy", "SCHED_X", "is not a scheduling policy"),
         ("/process/scheduler/priority", 0, "is not between 1 and 99"),
         ("/process/scheduler/deadline", 5, "needs the policy SCHED_DEADLINE"),
+        ("/process/scheduler", {"policy": "SCHED_DEADLINE", "deadline": 9, "period": 9}, "requires `runtime`"),
+        ("/process/scheduler", {"policy": "SCHED_DEADLINE", "runtime": 9999}, "requires `deadline`"),
+        ("/process/scheduler", {"policy": "SCHED_DEADLINE", "runtime": 9, "deadline": 9}, "must be between 1024"),
+        ("/process/scheduler", {"policy": "SCHED_DEADLINE", "runtime": 9999, "deadline": 1}, "must be <= deadline"),
+        ("/linux/memoryPolicy", {"mode": ""}, "invalid memory policy mode"),
+        ("/linux/memoryPolicy", {"mode": "MPOL_DEFAULT", "nodes": "0-7"}, "mode requires 0 nodes but got 8"),
         ("/process/ioPriority/class", "X", "is not an I/O class"),
         ("/process/ioPriority/priority", 8, "is not between 0 and 7"),
         ("/process/execCPUAffinity/final", "3-1", "is not a list"),
@@ -97,3 +105,15 @@ def test_number_lists(text: str, good: bool) -> None:
 
 def test_full_document_is_valid() -> None:
     validate(parse_spec(FULL))
+
+
+def test_an_update_stands_beside_the_limits_there_are() -> None:
+    swap = Resources(memory=Memory(swap=1 << 30))
+    validate_resources(swap, update=True)
+    with pytest.raises(SpecFault, match="needs a memory limit"):
+        validate_resources(swap)
+
+
+@pytest.mark.parametrize(("text", "number"), [("", 0), ("0", 1), ("0-3,7", 5), ("1, 3-4", 3)])
+def test_count(text: str, number: int) -> None:
+    assert count(text) == number
