@@ -28,6 +28,7 @@ _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _GETROUTE = 24, 26
 _IFLA_ADDRESS, _IFLA_NAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
+_IFLA_TXQLEN: Final = 13
 _IFLA_NETNS_FD, _IFLA_ALIAS, _IFLA_LINK = 28, 20, 5
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER: Final = 1
@@ -41,6 +42,7 @@ _TABLE_MAIN, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _SCOPE_LINK, _UNICAST = 254, 3, 0,
 _GROUP_LINK: Final = 1
 UP: Final = 0x1
 PROMISC: Final = 0x100
+ALLMULTI: Final = 0x200
 LOOPBACK_INDEX: Final = 1  # of `lo` in every namespace (linux/net.h)
 
 _IFINFO = struct.Struct("=BxHiII")
@@ -50,7 +52,10 @@ _RTMSG = struct.Struct("=BBBBBBBBI")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A link as the kernel describes it; `master` is an index (0: none), `peer` that of a veth's other end."""
+    """A link as the kernel describes it.
+
+    `master` is an index (0: none), `peer` that of a veth's other end, `queue` how many packets may wait to be sent.
+    """
 
     index: int
     name: str
@@ -61,6 +66,7 @@ class Link:
     kind: str
     peer: int
     alias: str
+    queue: int
 
     @property
     def is_up(self) -> bool:
@@ -115,11 +121,15 @@ class Links:
 
     def add_bridge(self, name: str, *, mac: str, mtu: int = 0) -> None:
         """Make a bridge, still down; raise FileExistsError when the name is taken."""
-        info = nested(_IFLA_LINKINFO, text(_INFO_KIND, "bridge"))
-        body = _IFINFO.pack(0, 0, 0, 0, 0) + text(_IFLA_NAME, name) + attribute(_IFLA_ADDRESS, mac_bytes(mac)) + info
-        if mtu:
-            body += number(_IFLA_MTU, mtu)
-        self._socket.request(_NEWLINK, body, flags=CREATE | EXCLUSIVE, what=f"making bridge {name}")
+        self._add("bridge", End(name=name, mac=mac), mtu)
+
+    def add_ifb(self, name: str, *, mtu: int = 0) -> None:
+        """Make an intermediate link, still down: it sends on what it is sent. Raises FileExistsError when the name is taken."""
+        self._add("ifb", End(name=name), mtu)
+
+    def _add(self, kind: str, end: End, mtu: int) -> None:
+        body = _end(end, mtu) + nested(_IFLA_LINKINFO, text(_INFO_KIND, kind))
+        self._socket.request(_NEWLINK, body, flags=CREATE | EXCLUSIVE, what=f"making {kind} {end.name}")
 
     def add_veth(self, here: End, there: End, *, mtu: int = 0) -> None:
         """Make a veth pair in one step, `there` directly in its namespace; raise FileExistsError when a name is taken."""
@@ -140,6 +150,11 @@ class Links:
         """Set the largest packet, in bytes."""
         body = _IFINFO.pack(0, 0, link.index, 0, 0) + number(_IFLA_MTU, mtu)
         self._socket.request(_NEWLINK, body, what=f"setting mtu {mtu} of {link.name}")
+
+    def set_queue(self, link: Link, length: int) -> None:
+        """Set how many packets may wait to be sent."""
+        body = _IFINFO.pack(0, 0, link.index, 0, 0) + number(_IFLA_TXQLEN, length)
+        self._socket.request(_NEWLINK, body, what=f"setting the queue of {link.name} to {length}")
 
     def set_alias(self, link: Link, alias: str) -> None:
         """Set the alias of a link."""
@@ -290,6 +305,7 @@ def _link(body: bytes) -> Link:
         kind=_text(info.get(_INFO_KIND, b"")),
         peer=_number(parts.get(_IFLA_LINK, b"")),
         alias=_text(parts.get(_IFLA_ALIAS, b"")),
+        queue=_number(parts.get(_IFLA_TXQLEN, b"")),
     )
 
 

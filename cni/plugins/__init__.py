@@ -17,6 +17,9 @@ MODULES = {
     "ptp": "cni.plugins.ptp",
     "host-local": "cni.plugins.host_local",
     "portmap": "cni.plugins.portmap",
+    "tuning": "cni.plugins.tuning",
+    "bandwidth": "cni.plugins.bandwidth",
+    "firewall": "cni.plugins.firewall",
 }
 
 

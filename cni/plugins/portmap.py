@@ -21,6 +21,7 @@ from cni import conntrack, netns, nft, wire
 from cni.errors import CniFault, Code, Malformed
 from cni.link import Links
 from cni.nft import Conflict, Element
+from cni.plugins import previous
 from cni.skel import Plugin, Request
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Settings:
 def add(request: Request) -> Result:
     """Redirect the ports that the runtime asked for; all or none."""
     settings = read(request)
-    result = _previous(request)
+    result = previous.result(request)
     elements = _elements(request, settings, result)
     if not elements:
         return result
@@ -123,7 +124,7 @@ def delete(request: Request) -> None:
 def check(request: Request) -> None:
     """Raise CniFault when a redirection is missing."""
     settings = read(request)
-    wanted = {(element.map, element.key) for element in _elements(request, settings, _previous(request))}
+    wanted = {(element.map, element.key) for element in _elements(request, settings, previous.result(request))}
     owner = nft.owner(request.network, request.container_id, request.ifname)
     if len(_TABLE.owned(owner)) < len(wanted):
         raise CniFault(f"host ports of {request.container_id}/{request.ifname} are missing from table inet {_NAME}")
@@ -173,12 +174,6 @@ def _port(source: Mapping[str, Any], key: str, pointer: str, *, least: int) -> i
     if not least <= value <= 65535:
         raise Malformed(f"must be between {least} and 65535", f"{pointer}/{key}")
     return value
-
-
-def _previous(request: Request) -> Result:
-    if request.prev_result is None:
-        raise Malformed("is needed: portmap must follow a plugin that makes an interface", "/prevResult")
-    return request.prev_result
 
 
 def _addresses(result: Result) -> list[IPConfig]:

@@ -145,7 +145,7 @@ def test_wrong_mappings(mappings: Any, match: str) -> None:
 def test_what_portmap_cannot_do_is_refused() -> None:
     with pytest.raises(CniFault, match="/conditionsV4 is not served"):
         portmap.read(_request([], conditionsV4=["-d", "10.0.0.1"]))
-    with pytest.raises(Malformed, match="must follow a plugin that makes an interface"):
+    with pytest.raises(Malformed, match="portmap follows another plugin"):
         portmap.add(_request([{"hostPort": 1, "containerPort": 1}], None))
 
 
