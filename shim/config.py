@@ -99,6 +99,21 @@ class StreamingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NriValidatorConfig:
+    """What plugins may not ask for; a container for which one does is not created."""
+
+    enable: bool = setting(False, "judge what plugins ask for")
+    reject_oci_hook_adjustment: bool = setting(False, "hooks")
+    reject_runtime_default_seccomp_adjustment: bool = setting(False, "another seccomp policy than the default profile")
+    reject_unconfined_seccomp_adjustment: bool = setting(False, "a seccomp policy where the pod asks for none")
+    reject_custom_seccomp_adjustment: bool = setting(False, "another seccomp policy than a profile of the node's own")
+    reject_namespace_adjustment: bool = setting(False, "other namespaces")
+    reject_sysctl_adjustment: bool = setting(False, "sysctls")
+    required_plugins: tuple[str, ...] = setting((), "plugins without which no container is created")
+    tolerate_missing_plugins_annotation: str = setting("", "annotation of pods that are created without them all the same")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NriConfig:
     """Plugins that hear of pods and containers and may change them (Node Resource Interface)."""
 
@@ -108,6 +123,7 @@ class NriConfig:
     plugin_config_dir: str = setting("/etc/nri/conf.d", "directory of their configurations, 10-name.conf or name.conf")
     registration_timeout: float = setting(5.0, "seconds a plugin has to register, and again to take what exists")
     request_timeout: float = setting(2.0, "seconds a plugin has to answer; one that takes longer is dropped")
+    default_validator: NriValidatorConfig = dataclasses.field(default_factory=NriValidatorConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ class Exchange:
         self._node = node
         self._owner = owner
         self._config = node.config.nri
-        self.plugins = Plugins(self._config.request_timeout)
+        self.plugins = Plugins(self._config.request_timeout, self._config.default_validator)
         self._known: set[str] = set()
         self._live: set[str] = set()
 
@@ -153,8 +153,9 @@ class Exchange:
         """
         async with self.plugins.lock:
             self._owner.pending_containers[container.id] = (pod, container, config)
-            self._known.add(container.id)
-            self._live.add(container.id)
+            if len(self.plugins):  # there may be the node's own rules only
+                self._known.add(container.id)
+                self._live.add(container.id)
             message = self._message(container, json.loads(config))
             request = nri.CreateContainerRequest(pod=pod_message(pod), container=message)
             creation = await self.plugins.create(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from shim.container.spec.annotations import CRI
 from shim.gen.nri.v1alpha1 import api_pb2 as nri
 from shim.gen.runtime.v1 import api_pb2 as cri
 from shim.nri.resources import from_cri, from_oci, put
@@ -58,11 +59,24 @@ def pod_message(pod: Pod) -> nri.PodSandbox:
         uid=metadata.uid,
         namespace=metadata.namespace,
         labels=config.labels,
-        annotations=config.annotations,
+        annotations={**_sandbox_annotations(pod), **config.annotations},
         runtime_handler=pod.meta.handler,
         linux=linux,
         ips=pod.status.ips,
     )
+
+
+def _sandbox_annotations(pod: Pod) -> dict[str, str]:
+    """Give containerd's own, from which plugins for it know whose pod it is."""
+    metadata = pod.config.metadata
+    return {
+        f"{CRI}container-type": "sandbox",
+        f"{CRI}sandbox-id": pod.id,
+        f"{CRI}sandbox-name": metadata.name,
+        f"{CRI}sandbox-namespace": metadata.namespace,
+        f"{CRI}sandbox-uid": metadata.uid,
+        f"{CRI}sandbox-log-directory": pod.config.log_directory,
+    }
 
 
 def container_message(container: Container, spec: Json, image: ImageRecord | None) -> nri.Container:
@@ -79,7 +93,7 @@ def container_message(container: Container, spec: Json, image: ImageRecord | Non
         args=process.get("args", []),
         env=[_text(one) for one in process.get("env", [])],
         mounts=[_mount(one) for one in spec.get("mounts", [])],
-        pid=status.pid,
+        pid=0 if status.finished_at else status.pid,  # the number may be another process's by now
         created_at=status.created_at,
         started_at=status.started_at,
         finished_at=status.finished_at,

@@ -19,12 +19,14 @@ from shim.nri.adjust import Creation
 from shim.nri.calls import CALLS
 from shim.nri.limits import Updates
 from shim.nri.owners import Conflict, Owners
+from shim.nri.validator import objection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from google.protobuf.message import Message
 
+    from shim.config import NriValidatorConfig
     from shim.nri.plugin import Plugin
 
     M = TypeVar("M", bound=Message)
@@ -36,8 +38,9 @@ log = structlog.get_logger()
 class Plugins:
     """The plugins of a node; every method but `join` and `close` is to be called with `lock` held."""
 
-    def __init__(self, request_timeout: float) -> None:
+    def __init__(self, request_timeout: float, rules: NriValidatorConfig) -> None:
         self._timeout = request_timeout
+        self._rules = rules
         self._plugins: list[Plugin] = []
         self.lock = asyncio.Lock()
 
@@ -76,7 +79,7 @@ class Plugins:
         Raises FailedPrecondition when a plugin refuses, two want the same, or a validator objects or does not answer.
         """
         question = nri.ValidateContainerAdjustmentRequest()
-        if self._validators():
+        if self._rules.enable or self._validators():
             question.pod.CopyFrom(request.pod)
             question.container.CopyFrom(request.container)
         creation = Creation(request.container)
@@ -89,10 +92,14 @@ class Plugins:
             if answer is not None:
                 with _conflicts_refuse():
                     creation.take(answer, plugin.name)
-        if validators := self._validators():
+        validators = self._validators()
+        if self._rules.enable or validators:
             question.adjust.CopyFrom(creation.asked)
             question.update.extend(creation.updates.others)
             question.owners.CopyFrom(creation.owners.message())
+            reason = objection(self._rules, question) if self._rules.enable else ""
+            if reason:
+                raise FailedPrecondition(f"NRI: the adjustments of the container are rejected: {reason}")
             await asyncio.gather(*(self._validate(plugin, question) for plugin in validators))
         return creation
 

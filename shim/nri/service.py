@@ -80,10 +80,9 @@ class Nri:
             await exchange.remove_pod(pod)
 
     async def create_container(self, pod: Pod, container: Container, config: bytes) -> bytes:
-        """Give a config.json as the plugins have adjusted it; see Exchange.create."""
-        exchange = self.active
-        if exchange is not None:
-            return await exchange.create(pod, container, config)
+        """Give a config.json as plugins have adjusted it; see Exchange.create. The node's own rules hold without any."""
+        if self.active is not None or self._config.default_validator.enable:
+            return await self.exchange.create(pod, container, config)
         self.pending_containers[container.id] = (pod, container, config)
         return config
 

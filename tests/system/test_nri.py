@@ -106,7 +106,8 @@ def test_a_life(wherryd: Wherryd, pods: PodMaker, plugin: Callable[..., NriPlugi
     if old:
         return
     told = seen.last("RunPodSandbox")["pod"]
-    assert (told["id"], told["name"], told["labels"], told["annotations"]) == (pod, "life", {"app": "web"}, {"note": "x"})
+    assert (told["id"], told["name"], told["labels"], told["annotations"]["note"]) == (pod, "life", {"app": "web"}, "x")
+    assert told["annotations"]["io.kubernetes.cri.sandbox-id"] == pod
     assert told["ips"][0].startswith("10.189.")
     assert any(one["type"] == "network" for one in told["linux"]["namespaces"])
     created, started = (seen.last(name)["container"] for name in ("CreateContainer", "PostStartContainer"))

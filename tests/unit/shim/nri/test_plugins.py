@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from shim.config import NriValidatorConfig
 from shim.errors import FailedPrecondition
 from shim.gen.nri.v1alpha1 import api_pb2 as nri
 from shim.nri.calls import ALL_EVENTS, CALLS, RUNTIME
@@ -194,8 +195,8 @@ async def test_a_plugin_that_floods() -> None:
     assert plugin.gone
 
 
-async def joined(*names: str) -> tuple[Plugins, list[Peer]]:
-    plugins, peers = Plugins(0.2), []
+async def joined(*names: str, rules: NriValidatorConfig | None = None) -> tuple[Plugins, list[Peer]]:
+    plugins, peers = Plugins(0.2, rules or NriValidatorConfig()), []
 
     async def nothing() -> tuple[list[nri.PodSandbox], list[nri.Container]]:
         return [], []
@@ -244,6 +245,20 @@ async def test_a_validator_that_hangs_fails_the_creation() -> None:
         await plugins.create(nri.CreateContainerRequest(container=nri.Container(id="x")))
 
 
+async def test_the_rules_of_the_node_hold_with_and_without_plugins() -> None:
+    rules = NriValidatorConfig(enable=True, reject_oci_hook_adjustment=True, required_plugins=("a",))
+    plugins, (peer,) = await joined("10-a", rules=rules)
+    request = nri.CreateContainerRequest(container=nri.Container(id="x"))
+    peer.answers["CreateContainer"] = lambda _: nri.CreateContainerResponse()
+    await plugins.create(request)
+    adjust = nri.ContainerAdjustment(hooks=nri.Hooks(poststop=[nri.Hook(path="/x")]))
+    peer.answers["CreateContainer"] = lambda _: nri.CreateContainerResponse(adjust=adjust)
+    with pytest.raises(FailedPrecondition, match="rejected: hooks may not be added, as 10-a asks"):
+        await plugins.create(request)
+    with pytest.raises(FailedPrecondition, match="rejected: plugins it needs are not there: a"):
+        await Plugins(1, rules).create(request)
+
+
 async def test_answers_that_are_none_end_the_plugin() -> None:
     plugins, (peer,) = await joined("10-a")
     peer.answers["CreateContainer"] = lambda _: nri.KeyValue(key="\x7f" * 3)
@@ -252,7 +267,7 @@ async def test_answers_that_are_none_end_the_plugin() -> None:
 
 
 async def test_a_join_that_fails_leaves_nobody_behind() -> None:
-    plugins = Plugins(1)
+    plugins = Plugins(1, NriValidatorConfig())
     plugin, peer = await begun()
     peer.answers["Synchronize"] = lambda _: (_ for _ in ()).throw(ValueError("no"))
 
