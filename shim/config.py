@@ -51,8 +51,11 @@ class HandlerConfig:
     """One runtime handler (the `handler` of a RuntimeClass)."""
 
     path: str = setting("", "OCI runtime binary; empty is Wherry's own runtime, inside the monitor")
-    recursive_read_only_mounts: bool = setting(False, "the binary understands rro mounts")
+    recursive_read_only_mounts: bool = setting(False, "the binary understands rro mounts, though its `features` do not say so")
     options: tuple[str, ...] = setting((), "options put before the binary's command")
+    cni_conf_dir: str = setting("", "directory of the network configurations of its pods; empty: cni.conf_dir")
+    pod_annotations: tuple[str, ...] = setting((), "annotations of pods that reach the runtime; patterns such as io.kata.*")
+    container_annotations: tuple[str, ...] = setting((), "the same for annotations of containers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

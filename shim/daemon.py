@@ -26,6 +26,7 @@ from shim.container.exits import on_event
 from shim.container.spec.detect import detect_host
 from shim.errors import FailedPrecondition, InvalidArgument, WherryError
 from shim.options import Options, parse, print_only
+from shim.pod.binaries import ask_binaries
 from shim.pod.lost import pod_lost
 from shim.pod.monitors import Monitors
 from shim.pod.network import PodNetwork, parse_cidrs
@@ -86,6 +87,7 @@ async def serve(options: Options, spawner_socket: socket.socket, spawner_pid: in
         for problem in await node.images.start():
             log.warning("image store", problem=problem)
         await recover(node)
+        await ask_binaries(node)
         stack.push_async_callback(node.nri.close)
         await node.nri.start()
         server = make_server(node)

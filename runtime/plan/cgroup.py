@@ -118,13 +118,9 @@ def cgroup_paths(layout: Layout, cgroups_path: str, container_id: str) -> Pairs:
 
     An absolute cgroupsPath counts from the hierarchy's root, a relative one from the caller's own cgroup, and an absent one
     is the container's id, relative. In a pure v2 hierarchy the caller's parent takes the place of its own cgroup, since a
-    cgroup with processes cannot hand controllers down. Raises CgroupFault for the root itself, which is everybody's.
+    cgroup with processes cannot hand controllers down. A path in the systemd driver's form (slice:prefix:name) is a path like
+    any other without --systemd-cgroup, as with runc. Raises CgroupFault for the root itself, which is everybody's.
     """
-    if cgroups_path.count(":") == 2 and "/" not in cgroups_path:
-        raise CgroupFault(
-            f'cgroupsPath "{cgroups_path}" is in the systemd driver\'s form: pass --systemd-cgroup, or give a path',
-            step="find the container's cgroup",
-        )
     wanted = clean(cgroups_path or container_id)
     if wanted in ("", "/"):
         raise CgroupFault(

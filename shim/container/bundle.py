@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -22,7 +23,7 @@ from shim.errors import FailedPrecondition, InvalidArgument
 from shim.gen.runtime.v1 import api_pb2
 from shim.monitor.protocol import ContainerCreate, RootfsMount
 from shim.pod.cgroup import default_parent
-from shim.pod.features import handler_features
+from shim.pod.features import features_of
 from shim.pod.files import pod_files, write_file
 from shim.pod.namespaces import options
 from shim.pod.rollback import settled
@@ -124,7 +125,8 @@ def _build(node: Node, order: BundleOrder, target: str, sources: HostSources) ->
             pod_files=pod_files(node.pod_dir(pod.id), shm),
             target_pid_path=target,
             image_volumes=order.volumes,
-            features=handler_features(node.config.runtime.handler(pod.meta.handler), node.host),
+            features=features_of(node, pod.meta.handler),
+            annotations=_handed_on(node, pod, config),
             settings=spec_settings(node, pod),
         )
     )
@@ -171,6 +173,22 @@ def create_request(node: Node, container: Container, rootfs: RootfsSpec) -> Cont
         checkpoint=restored_from(node.container_dir(container.id)),
         options=dict.fromkeys(("tcp_close", "file_locks", "ext_unix_sk"), True),
     )
+
+
+def _handed_on(node: Node, pod: Pod, config: ContainerConfig) -> dict[str, str]:
+    """Give the annotations that the pod's handler lets through to its runtime; a container's own come last."""
+    handler = node.config.runtime.handler(pod.meta.handler)
+    if handler is None:
+        return {}
+    return {
+        name: value
+        for annotations, patterns in (
+            (pod.config.annotations, handler.pod_annotations),
+            (config.annotations, handler.container_annotations),
+        )
+        for name, value in annotations.items()
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
 
 
 def _handler_options(node: Node, container: Container) -> list[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shim.container.spec.inputs import HandlerFeatures
+from shim.pod.binaries import Binary
 
 if TYPE_CHECKING:
     from shim.config import HandlerConfig
     from shim.container.spec.host import HostFacts
+    from shim.pod.node import Node
 
 RECURSIVE_READ_ONLY = (5, 12)
 """First kernel with mount_setattr(2)."""
@@ -16,15 +18,22 @@ USER_NAMESPACES = (6, 15)
 """First kernel whose overlayfs takes detached id-mapped layers: the root of a container with a user namespace."""
 
 
-def handler_features(handler: HandlerConfig | None, host: HostFacts) -> HandlerFeatures:
-    """Give the features of a handler; none of one that is not configured (any more).
+def features_of(node: Node, name: str) -> HandlerFeatures:
+    """Give the features of the handler called `name`."""
+    handler = node.config.runtime.handler(name)
+    return handler_features(handler, node.host, node.binaries.get(handler.path) if handler is not None else None)
+
+
+def handler_features(handler: HandlerConfig | None, host: HostFacts, binary: Binary | None = None) -> HandlerFeatures:
+    """Give the features of a handler, `binary` being what its own says; none of one that is not configured (any more).
 
     Another runtime's binary finds its root mounted by the monitor, whose ids are the host's: a container with a user
     namespace could not write to its own files, so that only our own runtime serves such pods.
     """
     if handler is None:
         return HandlerFeatures()
+    understands = not handler.path or handler.recursive_read_only_mounts or (binary or Binary()).recursive_read_only_mounts
     return HandlerFeatures(
-        recursive_read_only_mounts=handler.recursive_read_only_mounts and host.kernel >= RECURSIVE_READ_ONLY,
+        recursive_read_only_mounts=understands and host.kernel >= RECURSIVE_READ_ONLY,
         user_namespaces=not handler.path and host.kernel >= USER_NAMESPACES,
     )

@@ -86,23 +86,25 @@ class PodNetwork:
 
     async def attach(self, pod: Pod) -> Attached:
         """Run ADD for a pod; raise what the plugins said, DeadlineExceeded when they hang. The caller undoes by `detach`."""
-        reply = await self._job("add", self._attachment(pod, pod.meta.netns))
+        reply = await self._job("add", self._attachment(pod, pod.meta.netns), handler=pod.meta.handler)
         return Attached(name=reply["network"], ips=tuple(reply["ips"]), result=json.dumps(reply["result"]))
 
     async def detach(self, pod: Pod) -> None:
         """Run DEL for a pod; without its namespace (after a reboot) the plugins still free its addresses."""
         netns = pod.meta.netns if _exists(pod.meta.netns) else ""
-        await self._job("delete", self._attachment(pod, netns), pod.status.network_name)
+        await self._job("delete", self._attachment(pod, netns), pod.status.network_name, handler=pod.meta.handler)
 
     async def collect(self, pods: Iterable[Pod]) -> None:
         """Run GC: free what attachments other than those of `pods` still hold, such as addresses from before a reboot.
 
         Nothing may be attached meanwhile. Raises what the plugins said; a node without a network has nothing to free.
         """
-        if not self._subnets and not configured(self._config.cni.conf_dir):
-            return
         valid = [[pod.id, IFNAME] for pod in pods if pod.status.network]
-        await self._job("gc", None, valid=valid, seconds=COLLECT_SECONDS)
+        if self._subnets or configured(self._config.cni.conf_dir):
+            await self._job("gc", None, valid=valid, seconds=COLLECT_SECONDS)
+        for name, handler in self._config.runtime.handlers.items():
+            if handler.cni_conf_dir and configured(handler.cni_conf_dir):
+                await self._job("gc", None, valid=valid, seconds=COLLECT_SECONDS, handler=name)
 
     def readiness(self) -> Readiness:
         """Give the NetworkReady condition from memory and a look at the configuration directory; never waits."""
@@ -132,16 +134,24 @@ class PodNetwork:
             self._status_task.cancel()
 
     async def _job(
-        self, action: str, attachment: dict[str, Any] | None, network: str = "", *, valid: Any = (), seconds: float = 0.0
+        self,
+        action: str,
+        attachment: dict[str, Any] | None,
+        network: str = "",
+        *,
+        valid: Any = (),
+        seconds: float = 0.0,
+        handler: str = "",
     ) -> dict[str, Any]:
         cni = self._config.cni
+        own = self._conf_dir_of(handler)
         limit = min(cni.timeout, seconds or cni.timeout)
         settings = {
-            "conf_dir": cni.conf_dir,
+            "conf_dir": own or cni.conf_dir,
             "bin_dirs": cni.bin_dirs,
             "cache_dir": self._config.cni_cache_dir,
             "prefer_embedded": cni.prefer_embedded,
-            "default_subnets": self._subnets,
+            "default_subnets": () if own else self._subnets,
             "default_bridge": cni.default_bridge,
             "timeout": limit,
         }
@@ -152,6 +162,11 @@ class PodNetwork:
             if str(error).startswith("network:"):  # the job itself has named the plugin that hangs
                 raise
             raise DeadlineExceeded(f"network: the plugins did not finish {action} within {limit:g} s") from error
+
+    def _conf_dir_of(self, handler: str) -> str:
+        """Give the directory of a handler's own network; empty: its pods are on the node's."""
+        found = self._config.runtime.handler(handler)
+        return found.cni_conf_dir if found is not None else ""
 
     def _attachment(self, pod: Pod, netns: str) -> dict[str, Any]:
         metadata = pod.config.metadata

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shim.container.spec.host import HostFacts
     from shim.image.service import ImageStore
     from shim.monitor.protocol import Exited
+    from shim.pod.binaries import Binary
     from shim.pod.monitors import Monitors
     from shim.pod.network import Jobs, PodNetwork
     from shim.store.containers import ContainerStore
@@ -56,6 +57,8 @@ class Node:
     """Set when the container of that id has exited; made by whoever waits first."""
     starting: dict[str, list[Exited]] = field(default_factory=dict)
     """Containers whose start is under way, with the exits that were told meanwhile."""
+    binaries: dict[str, Binary] = field(default_factory=dict)
+    """What other handlers' binaries can do, by path."""
     streaming: StreamingServer = field(init=False)
     """Set by shim.daemon: it needs the node in turn."""
     workers: Workers = field(default_factory=Workers)

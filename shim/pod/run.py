@@ -18,7 +18,7 @@ from shim.events import EventKind
 from shim.gen.runtime.v1 import api_pb2
 from shim.pod.capabilities import capabilities
 from shim.pod.cgroup import own_cgroup
-from shim.pod.features import handler_features
+from shim.pod.features import features_of
 from shim.pod.files import remove_pod_files, write_pod_files
 from shim.pod.namespaces import namespace_request, options
 from shim.pod.remove import remove_pod_sandbox
@@ -54,7 +54,7 @@ def _check(node: Node, config: PodSandboxConfig, runtime_handler: str) -> str:
     found = node.config.runtime.handler(handler)
     if found is None:
         raise InvalidArgument(f"runtime_handler {handler!r} is not configured: add [runtime.handlers.{handler}]")
-    validate_pod(config, handler_features(found, node.host))
+    validate_pod(config, features_of(node, handler))
     capabilities(config)
     return handler
 

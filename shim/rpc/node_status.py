@@ -66,7 +66,7 @@ def _handlers(node: Node) -> list[api_pb2.RuntimeHandler]:
 
 
 def _features(node: Node, handler: HandlerConfig) -> api_pb2.RuntimeHandlerFeatures:
-    features = handler_features(handler, node.host)
+    features = handler_features(handler, node.host, node.binaries.get(handler.path))
     return api_pb2.RuntimeHandlerFeatures(
         recursive_read_only_mounts=features.recursive_read_only_mounts, user_namespaces=features.user_namespaces
     )

@@ -25,6 +25,7 @@ KINDS = {
     "hostpaths": "shim.container.spec.look:run",
     "volumes": "shim.container.volumes_job:run",
     "nri": "shim.nri.launch:run",
+    "features": "shim.pod.binaries_job:run",
     "checkpoint": "shim.container.checkpoint_job:run",
 }
 """kind → "module:function". A function gets its parameters, descriptors it may close, and a way to report progress."""

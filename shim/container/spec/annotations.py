@@ -16,8 +16,8 @@ WHERRY = "io.wherry."
 def spec_annotations(inputs: SpecInputs) -> dict[str, str]:
     """Give containerd's keys, which exporters and debuggers know, and Wherry's.
 
-    Annotations of the pod and the container are not passed on: OCI runtimes take orders from some (CVE-2024-3154 set
-    systemd properties that way).
+    Of the pod's and the container's only those are passed on that the handler's configuration names: OCI runtimes take
+    orders from some (CVE-2024-3154 set systemd properties that way).
     """
     metadata = inputs.pod.metadata
     values = {
@@ -33,4 +33,4 @@ def spec_annotations(inputs: SpecInputs) -> dict[str, str]:
     log_path = container_log_path(inputs.config, inputs.pod)
     if log_path:
         values[f"{WHERRY}log-path"] = log_path
-    return values
+    return {**inputs.annotations, **values}

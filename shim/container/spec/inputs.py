@@ -125,6 +125,7 @@ class SpecInputs:
     target_pid_path: str = ""
     image_volumes: Mapping[str, str] = field(default_factory=dict)
     features: HandlerFeatures = field(default_factory=HandlerFeatures)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     settings: SpecSettings = field(default_factory=SpecSettings)
 
 

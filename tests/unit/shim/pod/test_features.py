@@ -4,8 +4,10 @@ import pytest
 
 from shim.config import HandlerConfig
 from shim.container.spec.host import HostFacts
-from shim.errors import InvalidArgument
+from shim.errors import InvalidArgument, WherryError
 from shim.gen.runtime.v1 import api_pb2
+from shim.pod.binaries import Binary
+from shim.pod.binaries_job import run
 from shim.pod.features import handler_features
 from shim.pod.run import run_pod_sandbox
 from shim.rpc import node_status
@@ -24,12 +26,39 @@ HOST = HostFacts(capabilities=(), kernel=(6, 18))
         (OWN, (5, 10), (False, False)),
         (replace(OWN, path="/usr/sbin/runc"), (6, 18), (True, False)),
         (HandlerConfig(path="/usr/sbin/runc"), (6, 18), (False, False)),
+        (HandlerConfig(), (6, 18), (True, True)),
         (None, (6, 18), (False, False)),
     ],
 )
 def test_features_are_facts(handler, kernel, expected):
     features = handler_features(handler, replace(HOST, kernel=kernel))
     assert (features.recursive_read_only_mounts, features.user_namespaces) == expected
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_another_runtime_can_do_what_its_binary_says(says):
+    features = handler_features(HandlerConfig(path="/x"), HOST, Binary(recursive_read_only_mounts=says))
+    assert (features.recursive_read_only_mounts, features.user_namespaces) == (says, False)
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("""echo '{"mountOptions": ["ro", "rro"]}'""", ["ro", "rro"]),
+        ("echo '{}'", []),
+        ("echo '[]'", "no such document"),
+        ("echo unknown command features >&2; exit 1", "exited with 1"),
+    ],
+)
+def test_a_binary_is_asked(tmp_path, script, expected):
+    path = tmp_path / "binary"
+    path.write_text(f'#!/bin/sh\n[ "$1" = features ] || exit 9\n{script}\n')
+    path.chmod(0o755)
+    if isinstance(expected, list):
+        assert run({"path": str(path)}, [], print)["mount_options"] == expected
+        return
+    with pytest.raises(WherryError, match=expected):
+        run({"path": str(path)}, [], print)
 
 
 async def test_what_status_denies_is_refused_before_anything_is_made(world):

@@ -1,0 +1,36 @@
+"""What the binaries of other runtime handlers say they can do: `features` of the OCI runtime specification, read in a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from shim.errors import WherryError
+
+if TYPE_CHECKING:
+    from shim.pod.node import Node
+
+log = structlog.get_logger()
+
+SECONDS = 15.0
+"""Time of a job: more than a binary has to answer, so that the job itself ends one that hangs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binary:
+    """The part of a features document that counts here (runtime-spec features.md)."""
+
+    recursive_read_only_mounts: bool = False
+
+
+async def ask_binaries(node: Node) -> None:
+    """Ask every handler's binary once; one that cannot answer (crun before 1.9) has no features, and that is logged."""
+    paths = {handler.path for handler in node.config.runtime.handlers.values() if handler.path}
+    for path in sorted(paths):
+        try:
+            found = await node.jobs.job("features", {"path": path}, timeout=SECONDS)
+            node.binaries[path] = Binary(recursive_read_only_mounts="rro" in found["mount_options"])
+        except (WherryError, OSError) as error:
+            log.warning("runtime handler's binary does not tell its features", path=path, error=str(error))
