@@ -35,9 +35,10 @@ class ExternalRuntime:
     def __init__(self, reactor: Reactor, request: ContainerCreate, scratch: str) -> None:
         self._reactor = reactor
         self._binary = request.handler
+        self._command = [request.handler, *request.handler_options]
         self._scratch = scratch
         driver = ["--systemd-cgroup"] if request.systemd_cgroup else []
-        self._global = [*request.handler_options, "--root", request.state_root, *driver]
+        self._global = ["--root", request.state_root, *driver]
         self._groups = ExecGroups()
 
     def _path(self, container_id: str, suffix: str) -> str:
@@ -48,7 +49,7 @@ class ExternalRuntime:
     ) -> None:
         """Run one command; raise NotFound or Internal with the runtime's own words."""
         log = self._path(container_id, "log")
-        argv = [self._binary, *self._global, "--log", log, "--log-format", "json", *arguments]
+        argv = [*self._command, *self._global, "--log", log, "--log-format", "json", *arguments]
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             status = await process.execute(
@@ -180,22 +181,22 @@ class ExternalRuntime:
 
     async def _usage(self) -> str:
         """Give what the binary says about its exec command, asked once."""
-        known = _USAGE.get(self._binary)
-        if known is not None:
-            return known
+        name = " ".join(self._command)
+        if name in _USAGE:
+            return _USAGE[name]
         said = os.memfd_create("wherry-usage", os.MFD_CLOEXEC)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             await process.execute(
-                self._reactor, [self._binary, "exec", "--help"], stdio=(null, said, null), seconds=CALL_SECONDS
+                self._reactor, [*self._command, "exec", "--help"], stdio=(null, said, null), seconds=CALL_SECONDS
             )
-            _USAGE[self._binary] = os.pread(said, _USAGE_LIMIT, 0).decode("utf-8", "replace")
+            _USAGE[name] = os.pread(said, _USAGE_LIMIT, 0).decode("utf-8", "replace")
         except OSError as error:
             raise Internal(f"runtime handler {self._binary} cannot be executed: {error.strerror}") from error
         finally:
             os.close(said)
             os.close(null)
-        return _USAGE[self._binary]
+        return _USAGE[name]
 
     async def _aside(self, name: str, work: Callable[[], None]) -> None:
         def call() -> dict[str, Any]:

@@ -27,10 +27,11 @@ class Binary:
 
 async def ask_binaries(node: Node) -> None:
     """Ask every handler's binary once; one that cannot answer (crun before 1.9) has no features, and that is logged."""
-    paths = {handler.path for handler in node.config.runtime.handlers.values() if handler.path}
-    for path in sorted(paths):
+    for name, handler in node.config.runtime.handlers.items():
+        if not handler.path:
+            continue
         try:
-            found = await node.jobs.job("features", {"path": path}, timeout=SECONDS)
-            node.binaries[path] = Binary(recursive_read_only_mounts="rro" in found["mount_options"])
+            found = await node.jobs.job("features", {"command": [handler.path, *handler.options]}, timeout=SECONDS)
+            node.binaries[name] = Binary(recursive_read_only_mounts="rro" in found["mount_options"])
         except (WherryError, OSError) as error:
-            log.warning("runtime handler's binary does not tell its features", path=path, error=str(error))
+            log.warning("runtime handler's binary does not tell its features", handler=name, error=str(error))

@@ -21,11 +21,14 @@ _MOST_BYTES = 1 << 20
 
 
 def run(params: dict[str, Any], _fds: list[int], _report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Run `path` with the command `features` and give its mount options; raise WherryError for what is no such document."""
-    path = params["path"]
+    """Run `command`, a path and options, with the word `features`; give the mount options in its answer.
+
+    Raises WherryError for what is no such document.
+    """
+    path, *options = params["command"]
     reader, writer = os.pipe2(os.O_CLOEXEC)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    child = spawn([path, "features"], dict(os.environ), (null, writer, null), path=path)
+    child = spawn([path, *options, "features"], dict(os.environ), (null, writer, null), path=path)
     os.close(writer)
     os.close(null)
     try:

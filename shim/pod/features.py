@@ -20,8 +20,7 @@ USER_NAMESPACES = (6, 15)
 
 def features_of(node: Node, name: str) -> HandlerFeatures:
     """Give the features of the handler called `name`."""
-    handler = node.config.runtime.handler(name)
-    return handler_features(handler, node.host, node.binaries.get(handler.path) if handler is not None else None)
+    return handler_features(node.config.runtime.handler(name), node.host, node.binaries.get(name))
 
 
 def handler_features(handler: HandlerConfig | None, host: HostFacts, binary: Binary | None = None) -> HandlerFeatures:

@@ -58,7 +58,7 @@ class Node:
     starting: dict[str, list[Exited]] = field(default_factory=dict)
     """Containers whose start is under way, with the exits that were told meanwhile."""
     binaries: dict[str, Binary] = field(default_factory=dict)
-    """What other handlers' binaries can do, by path."""
+    """What other handlers' binaries can do, by the handler's name."""
     streaming: StreamingServer = field(init=False)
     """Set by shim.daemon: it needs the node in turn."""
     workers: Workers = field(default_factory=Workers)

@@ -12,13 +12,12 @@ import structlog
 
 from shim.errors import Internal
 from shim.gen.runtime.v1 import api_pb2
-from shim.pod.features import handler_features
+from shim.pod.features import features_of
 from shim.pod.files import write_file
 from shim.pod.network import configured, parse_cidrs, render_template
 from shim.store import meta
 
 if TYPE_CHECKING:
-    from shim.config import HandlerConfig
     from shim.pod.node import Node
 
 log = structlog.get_logger()
@@ -58,15 +57,12 @@ def status(node: Node, *, verbose: bool) -> api_pb2.StatusResponse:
 def _handlers(node: Node) -> list[api_pb2.RuntimeHandler]:
     """Give all handlers; the default one also under the empty name, where kubelet looks for pods without a RuntimeClass."""
     runtime = node.config.runtime
-    names = dict.fromkeys(["wherry", *runtime.handlers])
-    found = [("", runtime.handler(runtime.default_handler)), *((name, runtime.handler(name)) for name in names)]
-    return [
-        api_pb2.RuntimeHandler(name=name, features=_features(node, handler)) for name, handler in found if handler is not None
-    ]
+    found = {"": runtime.default_handler} | {name: name for name in ("wherry", *runtime.handlers)}
+    return [api_pb2.RuntimeHandler(name=name, features=_features(node, handler)) for name, handler in found.items()]
 
 
-def _features(node: Node, handler: HandlerConfig) -> api_pb2.RuntimeHandlerFeatures:
-    features = handler_features(handler, node.host, node.binaries.get(handler.path))
+def _features(node: Node, handler: str) -> api_pb2.RuntimeHandlerFeatures:
+    features = features_of(node, handler)
     return api_pb2.RuntimeHandlerFeatures(
         recursive_read_only_mounts=features.recursive_read_only_mounts, user_namespaces=features.user_namespaces
     )

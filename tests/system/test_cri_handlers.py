@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
 from shim.gen.runtime.v1 import api_pb2
-from tests.support.daemon import BUSYBOX
+from tests.support.cri import PodMaker
+from tests.support.daemon import BUSYBOX, Wherryd
+from tests.support.streaming import attach_url, command, exec_url, failed_with, status_of
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
-    from tests.support.cri import PodMaker
-    from tests.support.daemon import Wherryd
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.system
 
-HANDLERS = '[runtime.handlers.runc]\npath = "/usr/sbin/runc"\n[runtime.handlers.crun]\npath = "/usr/bin/crun"\n'
+HYBRID = "/sys/fs/cgroup/unified"
+HIDING = f'umount {HYBRID}; exec crun "$@"'
+CRUN = (
+    f'path = "/usr/bin/unshare"\noptions = ["-m", "sh", "-c", {HIDING!r}, "crun"]'
+    if os.path.ismount(HYBRID)
+    else 'path = "/usr/bin/crun"'
+)
+"""crun refuses to run on a hybrid host unless it does not see the second hierarchy."""
+HANDLERS = f"""
+[runtime.handlers.runc]
+path = "/usr/sbin/runc"
+pod_annotations = ["io.example.*"]
+container_annotations = ["exact"]
+[runtime.handlers.crun]
+{CRUN}
+"""
 
 
 @pytest.mark.parametrize("wherryd", [{"extra": HANDLERS}], indirect=True)
 @pytest.mark.parametrize("handler", ["runc", "crun"])
 def test_a_life_with_another_runtime(wherryd: Wherryd, pods: PodMaker, handler: str) -> None:
-    _skip_crun(handler)
     cri = wherryd.cri
     config = pods.pod()
     pod = cri.run_pod(config, handler)
@@ -55,7 +74,6 @@ ESCAPE = "setsid sh -c 'setsid sleep 4242 & exit' & sleep 0.2; exec sleep 4241"
 @pytest.mark.parametrize("handler", ["runc", "crun", "wherry"])
 def test_an_exec_that_takes_too_long_leaves_nothing(wherryd: Wherryd, pods: PodMaker, handler: str) -> None:
     """A process that left the session and lost its parent is found too: the exec has a cgroup of its own."""
-    _skip_crun(handler)
     cri = wherryd.cri
     config = pods.pod()
     pod = cri.run_pod(config, handler)
@@ -68,14 +86,98 @@ def test_an_exec_that_takes_too_long_leaves_nothing(wherryd: Wherryd, pods: PodM
     assert "sleep 1000" in left
     assert "sleep 424" not in left
     assert cri.execute(container, "/bin/sh", "-c", "exit 3").exit_code == 3
-    inside = cri.execute(container, "/bin/cat", "/proc/self/cgroup").stdout.decode()
+    inside = cri.execute(container, "/bin/sh", "-c", "sleep 0.5; cat /proc/self/cgroup").stdout.decode()
     assert "exec-" in inside, inside
     cri.remove_pod(pod)
 
 
-def _skip_crun(handler: str) -> None:
-    if handler == "crun" and os.path.ismount("/sys/fs/cgroup/unified"):
-        pytest.skip("crun refuses to run on a hybrid host: boot with one cgroup version")
+@pytest.mark.parametrize("wherryd", [{"extra": HANDLERS}], indirect=True)
+@pytest.mark.parametrize("handler", ["runc", "crun"])
+async def test_everything_kubelet_asks_of_a_container(wherryd: Wherryd, pods: PodMaker, handler: str) -> None:
+    cri = wherryd.cri
+    config = pods.pod()
+    pod = cri.run_pod(config, handler)
+    order = pods.container(BUSYBOX, ["/bin/sh", "-c", "echo begun; while read x; do echo got $x; done"], stdin=True)
+    order.linux.resources.memory_limit_in_bytes = 64 << 20
+    container = cri.create(pod, order, config)
+    cri.start(container)
+    async with command(attach_url(wherryd, container, stdin=True), "stdin", "stdout", "stderr") as opened:
+        await opened["stdin"].write(b"rope\n")
+        assert await opened["stdout"].read() == b"got rope\n"
+    log = cri.status(container).log_path
+    await asyncio.to_thread(wait_for, lambda: "got rope" in Path(log).read_text(), "the line that was sent")
+    async with command(exec_url(wherryd, container, "sh", "-c", "tty; exit 6", tty=True), "stdout", tty=True) as opened:
+        assert await opened["stdout"].read_all(100) == b"/dev/pts/0\r\n"
+        assert failed_with(await status_of(opened)) == 6
+    os.rename(log, f"{log}.1")
+    cri.runtime.ReopenContainerLog(api_pb2.ReopenContainerLogRequest(container_id=container), timeout=10)
+    assert os.path.exists(log)
+    stats = cri.runtime.ContainerStats(api_pb2.ContainerStatsRequest(container_id=container), timeout=10).stats
+    assert stats.memory.working_set_bytes.value > 0
+    limits = api_pb2.LinuxContainerResources(memory_limit_in_bytes=80 << 20)
+    cri.runtime.UpdateContainerResources(
+        api_pb2.UpdateContainerResourcesRequest(container_id=container, linux=limits), timeout=10
+    )
+    shown = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null"
+    assert cri.execute(container, "sh", "-c", shown).stdout.decode().strip() == str(80 << 20)
+    wherryd.kill()
+    wherryd.start()
+    assert wherryd.cri.execute(container, "sh", "-c", "exit 4").exit_code == 4
+    wherryd.cri.remove_pod(pod)
+
+
+@pytest.mark.parametrize("wherryd", [{"extra": HANDLERS}], indirect=True)
+def test_annotations_reach_the_runtime_that_may_have_them(wherryd: Wherryd, pods: PodMaker) -> None:
+    cri = wherryd.cri
+    config = pods.pod(annotations={"io.example.sail": "up", "other": "x"})
+    for handler, expected in (("runc", {"io.example.sail": "up", "exact": "yes"}), ("", {})):
+        config.metadata.name += "a"
+        pod = cri.run_pod(config, handler)
+        wanted = pods.container(BUSYBOX, ["/bin/true"], annotations={"exact": "yes", "exactly": "no"})
+        told = cri.info(cri.create(pod, wanted, config))["runtimeSpec"]["annotations"]
+        assert {
+            name: value for name, value in told.items() if not name.startswith("io.kubernetes") and "wherry" not in name
+        } == expected
+
+
+@pytest.mark.parametrize("wherryd", [{"extra": HANDLERS}], indirect=True)
+def test_features_are_what_the_binaries_say(wherryd: Wherryd) -> None:
+    handlers = wherryd.cri.runtime.Status(api_pb2.StatusRequest(), timeout=10).runtime_handlers
+    told = {handler.name: handler.features.recursive_read_only_mounts for handler in handlers}
+    done = subprocess.run(["/usr/sbin/runc", "features"], capture_output=True, check=False)
+    said = done.returncode == 0 and "rro" in json.loads(done.stdout)["mountOptions"]
+    assert told == {"": True, "wherry": True, "runc": said, "crun": False}
+    assert {handler.name for handler in handlers if handler.features.user_namespaces} <= {"", "wherry"}
+
+
+OWN_NETWORK = """
+[runtime.handlers.apart]
+cni_conf_dir = "{folder}"
+"""
+
+
+def test_a_handler_has_a_network_of_its_own(short_dir: Path, tool: Callable[[str], str]) -> None:
+    tool("runc")
+    ipam = {"type": "host-local", "dataDir": f"{short_dir}/ipam", "ranges": [[{"subnet": "10.188.0.0/16"}]]}
+    network = {"cniVersion": "1.0.0", "name": "apart", "plugins": [{"type": "bridge", "bridge": "wapart0", "ipam": ipam}]}
+    (short_dir / "10-apart.conflist").write_text(json.dumps(network))
+    daemon = Wherryd(extra=OWN_NETWORK.format(folder=short_dir))
+    try:
+        daemon.start()
+        pods = PodMaker(logs=str(daemon.logs))
+        apart = daemon.cri.run_pod(pods.pod(), "apart")
+        usual = daemon.cri.run_pod(pods.pod())
+        assert daemon.cri.pod_status(apart).network.ip.startswith("10.188.")
+        assert daemon.cri.pod_status(usual).network.ip.startswith("10.189.")
+        daemon.kill()
+        daemon.start()
+        daemon.cri.remove_pod(apart)
+        assert not [name for name in os.listdir(short_dir / "ipam/apart") if name[0].isdigit()]
+        daemon.cri.remove_pod(usual)
+        daemon.stop()
+    finally:
+        daemon.scrub()
+        subprocess.run(["ip", "link", "delete", "wapart0"], capture_output=True, check=False)
 
 
 def test_an_oom_kill_is_told(wherryd: Wherryd, pods: PodMaker) -> None:

@@ -55,10 +55,10 @@ def test_a_binary_is_asked(tmp_path, script, expected):
     path.write_text(f'#!/bin/sh\n[ "$1" = features ] || exit 9\n{script}\n')
     path.chmod(0o755)
     if isinstance(expected, list):
-        assert run({"path": str(path)}, [], print)["mount_options"] == expected
+        assert run({"command": [str(path)]}, [], print)["mount_options"] == expected
         return
     with pytest.raises(WherryError, match=expected):
-        run({"path": str(path)}, [], print)
+        run({"command": [str(path)]}, [], print)
 
 
 async def test_what_status_denies_is_refused_before_anything_is_made(world):
