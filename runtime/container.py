@@ -162,6 +162,10 @@ def delete_container(state_root: str, container_id: str, *, force: bool) -> None
     _end_all(state)
     if group is not None:
         group.remove()
+    if state.mounts_kept is not None:
+        from runtime.apply.hostroot import take_back
+
+        take_back(state.rootfs, state.mounts_kept)
     _poststop(state)
     remove_folder(folder)
 

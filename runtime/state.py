@@ -58,6 +58,8 @@ class ContainerState(Record):
     memory_policy: MemoryPolicy | None = None
     spares_cgroups: bool | None = None
     config: str | None = None
+    mounts_kept: int | None = None
+    """Without a mount namespace: how many mounts lay at the root before the container's own."""
 
     def public(self) -> dict[str, Any]:
         """Give the state as runtime-spec and runc's `state` spell it."""
@@ -171,6 +173,7 @@ _RARE: dict[str, Callable[[Any], Any]] = {
     "memory_policy": lambda value: MemoryPolicy(**_tuples(value)),
     "spares_cgroups": bool,
     "config": str,
+    "mounts_kept": int,
 }
 """Fields most containers do not have, and how each is read back."""
 

@@ -82,6 +82,7 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
     cgroup = make_cgroup(plan, rights)
     state = first_state(plan, cgroup)
     save(request.state_root, state)  # before anything that outlives a killed creator is made
+    _undo_mounts(state, undo)
     ours, theirs = protocol.make_links()
     inherited = Inherited(plan, theirs, cgroup, gate.listen(folder, CLOSED_GATE), rights)
     open_sources(inherited, descriptors)
@@ -152,7 +153,22 @@ def first_state(plan: LaunchPlan, cgroup: Cgroup) -> ContainerState:
         personality=plan.spec.linux.personality,
         memory_policy=plan.spec.linux.memory_policy,
         config=plan.request.config or None,
+        mounts_kept=None if plan.namespaces.has("mount") else _mounts_at(plan.rootfs),
     )
+
+
+def _undo_mounts(state: ContainerState, undo: Undo) -> None:
+    kept = state.mounts_kept
+    if kept is not None:
+        from runtime.apply.hostroot import take_back
+
+        undo.push("the mounts", lambda: take_back(state.rootfs, kept))
+
+
+def _mounts_at(rootfs: str) -> int:
+    from runtime.apply.hostroot import count_mounts
+
+    return count_mounts(rootfs)
 
 
 def _listener(seccomp: Seccomp | None) -> tuple[str, str] | None:

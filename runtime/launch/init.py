@@ -145,7 +145,7 @@ def _prepare_root(inherited: Inherited) -> consoles.Console | None:
         console = consoles.open_console(paths, plan.process.source.console_size)
         consoles.bind_console(paths, console)
     root.make_working_directory(plan, paths)
-    _create_hooks(inherited)
+    _create_hooks(inherited, paths)
     _names_and_parameters(plan)
     _enter(plan, paths, null_fd)
     return console
@@ -162,7 +162,7 @@ def _enter(plan: LaunchPlan, paths: RootPaths, null_fd: int) -> None:
     root.enter_root(plan, paths)
 
 
-def _create_hooks(inherited: Inherited) -> None:
+def _create_hooks(inherited: Inherited, paths: RootPaths) -> None:
     plan, link = inherited.plan, inherited.link
     if plan.has_runtime_hooks():
         link.send(protocol.MOUNTED)
@@ -170,6 +170,7 @@ def _create_hooks(inherited: Inherited) -> None:
     if plan.spec.hooks.create_container:
         from runtime.launch.hooks import run_hooks
 
+        os.fchdir(paths.root_fd)  # as with runc, whose users' hooks name files of the root relative to it
         state = hook_state(plan, os.getpid(), "creating")
         run_hooks("createContainer", plan.spec.hooks.create_container, state, task_fd=inherited.task_fd)
 

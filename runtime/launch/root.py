@@ -25,11 +25,8 @@ _NULL_DEVICE = os.makedev(1, 3)
 def attach_root(inherited: Inherited) -> RootPaths:
     """Cut this mount namespace off from the host's and attach the root, which the creator made, at its place."""
     plan = inherited.plan
-    with Step("set the propagation of /", "/"):
-        host_root = os.open("/", _O_DIRECTORY)
-        propagation = k.MS_PRIVATE if plan.propagation[0] == k.MS_PRIVATE else k.MS_SLAVE
-        k.mount_setattr(host_root, k.Attributes(propagation=propagation), recursive=True)
-        os.close(host_root)
+    if plan.namespaces.has("mount"):
+        _cut_off(plan)
     with Step("attach the root file system", plan.rootfs):
         place = os.open(plan.rootfs, _O_DIRECTORY)
         k.move_mount(inherited.root_mount, place, path=plan.rootfs)
@@ -37,6 +34,14 @@ def attach_root(inherited: Inherited) -> RootPaths:
         os.close(inherited.root_mount)
         inherited.root_mount = -1
         return RootPaths(os.open(plan.rootfs, _O_DIRECTORY))
+
+
+def _cut_off(plan: LaunchPlan) -> None:
+    with Step("set the propagation of /", "/"):
+        host_root = os.open("/", _O_DIRECTORY)
+        propagation = k.MS_PRIVATE if plan.propagation[0] == k.MS_PRIVATE else k.MS_SLAVE
+        k.mount_setattr(host_root, k.Attributes(propagation=propagation), recursive=True)
+        os.close(host_root)
 
 
 def open_null() -> int:

@@ -267,10 +267,22 @@ def _join(job: Exec, joined: int = 0) -> tuple[int, int, int]:
         leave_affinity()
     label = open_label(job.plan.source)
     flags = sum(FLAGS[kind] for kind in job.container.namespaces) & ~joined
+    root = -1 if "mount" in job.container.namespaces else _open_root(job.container)
     with Step(f"join the namespaces of container {job.container.id!r}"):
         if flags:
             setns(job.target, flags)
+        if root >= 0:
+            os.fchdir(root)
+            os.chroot(".")
+            os.close(root)
     return task_fd, label, flags
+
+
+def _open_root(container: ContainerState) -> int:
+    """Open the root of a container that shares the host's mount namespace: joining it would lead to the host's root."""
+    path = f"/proc/{container.pid}/root"
+    with Step(f"open the root of container {container.id!r}", path):
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _stage1(job: Exec) -> None:

@@ -201,7 +201,6 @@ def _mounts(spec: Spec, namespaces: dict[str, Namespace]) -> None:
             _mapping_list(mount.uid_mappings, f"{where}/uidMappings")
             _mapping_list(mount.gid_mappings, f"{where}/gidMappings")
     if "mount" not in namespaces:
-        _require(not spec.mounts, "/mounts", "mounts need a mount namespace in /linux/namespaces")
         for name in ("masked_paths", "readonly_paths"):
             pointer = f"/linux/{name.split('_')[0]}Paths"
             _require(not getattr(spec.linux, name), pointer, "needs a mount namespace in /linux/namespaces")

@@ -145,3 +145,10 @@ def test_startcontainer_hooks_are_under_the_seccomp_profile(oci: Oci, no_new_pri
     held = f"{sum(1 << bit for bit in (5, 10, 29)):016x}"
     command["args"] = ["busybox", "sh", "-c", f"grep -q 'CapEff:.{held}' /proc/self/status"]
     assert oci.run("true").returncode == 0, "and have the container's capabilities only"
+
+
+def test_createcontainer_hooks_begin_in_the_root(oci: Oci) -> None:
+    if oci.runtime == "crun":
+        pytest.skip("crun's begin elsewhere")
+    oci.config["hooks"] = {"createContainer": [hook("test -x ./bin/busybox && test -e ./proc/version")]}
+    assert oci.output("true") == ""

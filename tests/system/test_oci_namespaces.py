@@ -187,3 +187,23 @@ def test_a_time_namespace(ours: Oci) -> None:
     assert int(found[0]) > 1000000
     assert found[1] != os.readlink("/proc/self/ns/time")
     assert os.readlink("/proc/self/ns/time") == os.readlink("/proc/self/ns/time_for_children")
+
+
+def test_without_a_mount_namespace_the_mounts_are_gone_with_the_container(ours: Oci) -> None:
+    """runc leaves them on the host; runtime-spec has delete undo what create did."""
+    linux = ours.config["linux"]
+    linux["namespaces"] = [one for one in linux["namespaces"] if one["type"] != "mount"]
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        before = file.read()
+    (ours.rootfs / "mark").touch()
+    name = ours.start("sleep", "100")
+    pid = ours.state(name)["pid"]
+    assert os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
+    assert ours.ok("exec", name, "ls", "/mark", "/dev/null").split() == ["/dev/null", "/mark"]
+    ours.ok("delete", "--force", name)
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        assert file.read() == before
+    ours.config["mounts"].append({"destination": "/x", "type": "nosuchfs", "source": "none"})
+    assert ours.run("true").returncode == 1
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        assert file.read() == before

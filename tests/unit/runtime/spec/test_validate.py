@@ -87,9 +87,10 @@ def test_mappings_need_a_user_namespace_and_may_not_overlap() -> None:
         validate(parse_spec(with_change("/linux/namespaces", [{"type": "mount"}, {"type": "time"}, {"type": "network"}])))
 
 
-def test_mounts_need_a_mount_namespace() -> None:
-    with pytest.raises(SpecFault, match="/mounts: mounts need a mount namespace"):
-        validate(parse_spec(with_change("/linux/namespaces/0/type", "pid")))
+def test_covered_paths_need_a_mount_namespace() -> None:
+    document = {"ociVersion": "1.3.0", "process": FULL["process"], "root": {"path": "r"}, "linux": {"maskedPaths": ["/x"]}}
+    with pytest.raises(SpecFault, match="/linux/maskedPaths: needs a mount namespace"):
+        validate(parse_spec(document))
 
 
 def test_unknown_capability_of_a_newer_kernel_passes() -> None:
