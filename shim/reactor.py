@@ -235,9 +235,9 @@ class Reactor:
             ready = self._epoll.poll(self._timeout(limit))
         except InterruptedError:
             ready = []
-        for fd, events in ready:
-            handler = self._handlers.get(fd)  # an earlier handler of this turn may have closed it
-            if handler is not None:
+        for fd, events, handler in [(fd, events, self._handlers.get(fd)) for fd, events in ready]:
+            # an earlier handler of this turn may have closed it, and watch another file by the same number
+            if handler is not None and self._handlers.get(fd) is handler:
                 self._guard(handler, events)
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
