@@ -15,7 +15,7 @@ from runtime.kernel.namespace import CLONE_NEWPID, CLONE_NEWUSER, FLAGS, setns
 from runtime.launch import console as consoles
 from runtime.launch import protocol
 from runtime.launch.becoming import become_root, join_keyring, set_scheduling, split_filter
-from runtime.launch.ending import end_child, end_process
+from runtime.launch.ending import end_process
 from runtime.launch.entering import adjust_oom_score, leave_affinity, run_on
 from runtime.launch.guarded import guarded
 from runtime.launch.inherited import close_others, settle
@@ -216,11 +216,16 @@ def _fork_twice(job: Exec, ours: Link, undo: Undo) -> Generator[int, None, int]:
         guarded(job.link, lambda: _stage1(job))
     if unified >= 0:
         os.close(unified)
-    undo.push("the first process", lambda: end_child(stage1))
+    started = pidfd.stat(stage1)
+    if started is not None:  # a caller with a loop may reap it at any moment, and its number be used again
+        undo.push("the first process", lambda: end_process(stage1, started[1]))
     job.link.close()
     yield ours.socket.fileno()
     pid = int(ours.receive(protocol.CHILD)[1])
-    os.waitpid(stage1, 0)
+    try:  # noqa: SIM105 - contextlib costs an import
+        os.waitpid(stage1, 0)
+    except ChildProcessError:
+        pass  # the caller's loop was faster
     return pid
 
 

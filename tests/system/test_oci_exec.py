@@ -8,6 +8,7 @@ import os
 import pty
 import socket
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -182,3 +183,35 @@ def test_a_terminal_without_a_devpts_is_refused(ours: Oci) -> None:
         done = ours.call("create", "--console-socket", str(path), ours.new_id())
     assert done.returncode != 0
     assert "devpts" in done.stderr
+
+
+REAPING_CALLER = """
+import os, select, sys
+from runtime import api
+from runtime.kernel.prctl import set_child_subreaper
+from runtime.launch.setns import exec_steps
+from runtime.spec.parse import parse_process
+
+root, container = sys.argv[1:]
+process = parse_process({"args": ["true"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}})
+set_child_subreaper()
+steps = exec_steps(api.ExecRequest(container_id=container, state_root=root, process=process))
+try:
+    while True:
+        select.select([next(steps)], [], [], 10)
+        os.waitid(os.P_ALL, 0, os.WEXITED | (0 if "reaped" not in globals() else os.WNOHANG))
+        reaped = True
+except StopIteration as stop:
+    print(stop.value)
+"""
+"""Waits, before it goes on the first time, until the process that forks the one in the container has ended, and reaps it."""
+
+
+def test_a_caller_may_reap_what_an_exec_forks(ours: Oci) -> None:
+    """The monitor's loop reaps every child as it ends, also those between two steps of an exec."""
+    ours.config["linux"]["namespaces"].append({"type": "time"})
+    name = ours.start("sleep", "100")
+    words = [sys.executable, "-c", REAPING_CALLER, str(ours.root), name]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 1
