@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -95,3 +96,19 @@ def test_a_handler_that_cannot_says_so_before_anything_is_made(wherryd: Wherryd,
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "user namespace" in caught.value.details()
     assert wherryd.cri.pods() == []
+
+
+def test_what_a_cdi_device_mounts_shows_the_ids_of_the_disk(wherryd: Wherryd, pods: PodMaker) -> None:
+    library = wherryd.folder / "library"
+    library.mkdir()
+    (library / "f").touch()
+    os.chown(library / "f", 3, 4)
+    (wherryd.folder / "cdi").mkdir()
+    mounts = [{"hostPath": str(library), "containerPath": "/lib/v", "options": ["bind", "ro"]}]
+    device = {"name": "d", "containerEdits": {"mounts": mounts, "deviceNodes": [{"path": "/dev/loop-control"}]}}
+    document = {"cdiVersion": "0.6.0", "kind": "v.com/c", "devices": [device]}
+    (wherryd.folder / "cdi" / "v.json").write_text(json.dumps(document))
+    asked = [api_pb2.CDIDevice(name="v.com/c=d")]
+    assert run(wherryd, pods, "stat -c %u:%g /lib/v/f; stat -c %F /dev/loop-control", CDI_devices=asked) == (
+        "3:4\ncharacter special file\n"
+    )

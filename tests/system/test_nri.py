@@ -355,6 +355,11 @@ def test_installed_plugins_are_started_and_end_with_the_daemon(wherryd: Wherryd,
     assert sh(wherryd, container, "echo $ONE") == "1"
     assert one.heard()[:2] == ["Configure", "Synchronize"]
     assert hanging.heard()[:1] == ["Configure"]
+    wherryd.kill()
+    wait_for(lambda: not [pid for pid in wherryd.helpers() if _is_plugin(pid)], "the plugins to end with a killed daemon")
+    (wherryd.folder / "nri.d" / hanging.name).unlink()
+    wherryd.start()
+    assert [item["id"] for item in one.last("Synchronize")["containers"]] == [container]
     wherryd.cri.remove_all()
     wherryd.process.stop()
     wait_for(lambda: not [pid for pid in wherryd.helpers() if _is_plugin(pid)], "the plugins to end")
