@@ -108,7 +108,6 @@ TABLE: tuple[Deviation, ...] = (
     _containerd("usage::test_update_of_a_pod", "of cri-api 0.32", before="2.2"),
     Deviation(test="*Checkpoint*", runtime="wherry", reason="criu is needed, and a version that uses it", always=False),
     Deviation(test="*RestorePod*", runtime="wherry", reason="criu is needed, and a version that uses it", always=False),
-    Deviation(test="images::test_image_as_volume*", runtime="wherry", reason="images as volumes are not served yet"),
 )
 
 

@@ -169,7 +169,7 @@ class Mounter:
             elif plan.kind == "remount":
                 self._remount(plan)
             else:
-                self._new(plan)
+                self._new(plan, self.sources.pop(index, None))
 
     def _bind(self, index: int, plan: MountPlan) -> None:
         fd = self.sources.pop(index) if index in self.sources else self.clone_late(index, plan)
@@ -185,11 +185,11 @@ class Mounter:
         finally:
             os.close(target)
 
-    def _new(self, plan: MountPlan) -> None:
+    def _new(self, plan: MountPlan, made: int | None) -> None:
         attributes = plan.change.set & _ATTRIBUTES_AT_MOUNT
         if plan.late_read_only():
             attributes &= ~k.MOUNT_ATTR_RDONLY
-        fd = new_filesystem(plan.fstype, plan.source, self._data(plan), attributes)
+        fd = new_filesystem(plan.fstype, plan.source, self._data(plan), attributes) if made is None else made
         if plan.copy_up:
             from runtime.apply.copyup import copy_up
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runtime.apply.faults import Step
-from runtime.apply.mounts import clone_bind, mount_overlay
+from runtime.apply.mounts import change_attributes, clone_bind, mount_overlay
 from runtime.kernel import mount as k
 
 TYPE_CHECKING = False
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from runtime.apply.idmap import IdMaps
     from runtime.launch.inherited import Inherited
+    from runtime.plan.mounts import MountPlan
 
 
 def open_mounts(inherited: Inherited, keep: Callable[[int], int]) -> None:
@@ -31,12 +32,23 @@ def open_mounts(inherited: Inherited, keep: Callable[[int], int]) -> None:
 def _id_maps(inherited: Inherited) -> IdMaps | None:
     """Give what id-mapped mounts need, when there are any: those of the document, and layers seen from a user namespace."""
     plan = inherited.plan
-    layered = plan.request.rootfs is not None and plan.namespaces.in_user_namespace()
+    layered = (
+        plan.request.rootfs is not None or any(one.layers for one in plan.mounts)
+    ) and plan.namespaces.in_user_namespace()
     if not layered and not any(one.id_map for one in plan.mounts):
         return None
     from runtime.apply.idmap import IdMaps
 
     return IdMaps(plan.namespaces, inherited.user_fd)
+
+
+def _merge(plan: MountPlan, id_maps: IdMaps | None) -> int:
+    from runtime.request import RootfsMount
+
+    with Step(f"mount overlay on {plan.destination}", plan.destination):
+        fd = mount_overlay(RootfsMount(lower=plan.layers), id_maps)
+        change_attributes(fd, plan)
+        return fd
 
 
 def _open_mounts(inherited: Inherited, keep: Callable[[int], int], id_maps: IdMaps | None) -> None:
@@ -53,6 +65,8 @@ def _open_mounts(inherited: Inherited, keep: Callable[[int], int], id_maps: IdMa
             inherited.sources[index] = fd = keep(clone_bind(one))
             if one.id_map is not None and id_maps is not None:
                 id_maps.apply(fd, one.id_map, one.source)
+        elif one.layers:
+            inherited.sources[index] = keep(_merge(one, id_maps if plan.namespaces.in_user_namespace() else None))
     if plan.namespaces.in_user_namespace() or inherited.standing.nested:
         from runtime.apply.devices import clone_nodes
 

@@ -11,6 +11,8 @@ from runtime.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from runtime.spec.model import Mount, Spec
 
 _SET = {
@@ -107,6 +109,8 @@ class MountPlan(Record):
     follow_source: bool = True
     follow_destination: bool = True
     id_map: IdMapPlan | None = None
+    layers: tuple[str, ...] = ()
+    """The directories of an overlay that is only read, topmost first."""
     late_source: bool = False
     """The source lies in the root, among mounts made before this one."""
 
@@ -185,6 +189,7 @@ def plan_mount(mount: Mount, bundle: str, pointer: str) -> MountPlan:
         propagation=found.propagation or default_propagation,
         deep_propagation=found.deep_propagation or not found.propagation,
         data=_data(kind, mount.type, found),
+        layers=_layers(found.data) if kind == "new" and mount.type == "overlay" else (),
         copy_up=found.copy_up,
         follow_source="src-nofollow" not in found.words and "copy-symlink" not in found.words,
         follow_destination="dest-nofollow" not in found.words,
@@ -207,6 +212,14 @@ def _data(kind: str, fstype: str, found: _Gather) -> tuple[str, ...]:
     if found.flags[0] & k.MOUNT_ATTR_RDONLY and fstype not in PSEUDO:
         data.append("ro")
     return tuple(data)
+
+
+def _layers(data: Iterable[str]) -> tuple[str, ...]:
+    """Give the directories of an overlay that has nothing but them: the creator mounts it, so that ids can be mapped."""
+    options = [option for option in data if option != "ro"]
+    if len(options) != 1 or not options[0].startswith("lowerdir=/") or "\\" in options[0]:
+        return ()
+    return tuple(options[0].removeprefix("lowerdir=").split(":"))
 
 
 def plan_mounts(spec: Spec, bundle: str) -> tuple[MountPlan, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from shim.cdi.names import wanted_devices
 from shim.container.restore import restored_from
 from shim.container.spec import look
 from shim.container.spec.build import build
+from shim.container.spec.image_mounts import placed
 from shim.container.spec.inputs import SpecInputs, SpecSettings
 from shim.container.spec.layers import LayeredRootfs
 from shim.container.spec.sources import sources_of, wanted
@@ -57,6 +58,12 @@ class BundleOrder:
     image: ImageRecord
     layers: tuple[str, ...]
     volumes: Mapping[str, str]
+    image_mounts: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def config(self) -> ContainerConfig:
+        """The container's config with host paths where it mounts images."""
+        return placed(self.container.config, self.image_mounts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +84,7 @@ async def prepare_bundle(node: Node, order: BundleOrder) -> Bundle:
     """
     what = f"looking at the host paths of container {order.container.name}"
     target = _target_pid_path(node, order.pod, order.container.config)
-    look_at = wanted(order.container.config)
+    look_at = wanted(order.config)
     bundle = await node.in_thread(lambda: _build_here(node, order, target, look_at), HOST_PATH_SECONDS, what)
     remote = bundle is None
     if bundle is None:
@@ -107,7 +114,7 @@ def _build_here(node: Node, order: BundleOrder, target: str, look_at: dict[str, 
 def _build(node: Node, order: BundleOrder, target: str, sources: HostSources) -> Bundle:
     """Give the bundle, from local files only; writes nothing."""
     pod, container, image = order.pod, order.container, order.image
-    config = container.config
+    config = order.config
     user = resolve_user(LayeredRootfs(order.layers), config.linux.security_context, image.config.user)
     shm = "/dev/shm" if options(pod.config).ipc == api_pb2.NODE else pod.status.namespaces.get("shm", "")  # noqa: S108 - the node's
     built = build(
@@ -125,6 +132,7 @@ def _build(node: Node, order: BundleOrder, target: str, sources: HostSources) ->
             pod_files=pod_files(node.pod_dir(pod.id), shm),
             target_pid_path=target,
             image_volumes=order.volumes,
+            image_mounts=order.image_mounts,
             features=features_of(node, pod.meta.handler),
             annotations=_handed_on(node, pod, config),
             settings=spec_settings(node, pod),

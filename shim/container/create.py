@@ -12,6 +12,7 @@ import structlog
 
 from shim.container.bundle import BundleOrder, create_request, prepare_bundle
 from shim.container.cleanup import remove_container_dir
+from shim.container.image_volumes import prepare_image_volumes, with_image_ids
 from shim.container.remove import remove_container
 from shim.container.replay import replay_command
 from shim.container.restore import find_checkpoint, place_checkpoint
@@ -69,6 +70,7 @@ async def _check(node: Node, pod: Pod, config: ContainerConfig, checkpoint: str)
     if not pod.ready:
         raise FailedPrecondition(f"pod {pod.id} is not running; run a new one")
     validate_container(config, pod.config)
+    config = with_image_ids(node, config)
     handler = node.config.runtime.handler(pod.meta.handler)
     if handler is None:
         raise FailedPrecondition(f"runtime handler {pod.meta.handler!r} of pod {pod.id} is not configured any more")
@@ -114,9 +116,18 @@ async def _create(node: Node, order: Order) -> str:
             if order.checkpoint is not None:
                 await place_checkpoint(node, container.id, rootfs.upper, order.checkpoint)
             volumes = await prepare_volumes(node, container, order.image, rootfs.lower)
+            image_mounts = await prepare_image_volumes(node, container)
             rollback.undo("plugins of NRI", node.nri.undo_container, container.id)
             bundle = await prepare_bundle(
-                node, BundleOrder(pod=order.pod, container=container, image=order.image, layers=layers, volumes=volumes)
+                node,
+                BundleOrder(
+                    pod=order.pod,
+                    container=container,
+                    image=order.image,
+                    layers=layers,
+                    volumes=volumes,
+                    image_mounts=image_mounts,
+                ),
             )
             timing.mark("bundle")
             pid = await _hand_over(node, order, create_request(node, container, rootfs), rollback)

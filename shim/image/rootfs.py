@@ -33,8 +33,8 @@ class Roots:
         self._rows = {row.container_id: row for row in known}
 
     def containers(self) -> tuple[str, ...]:
-        """Give the containers that have a root."""
-        return tuple(self._rows)
+        """Give the containers that have a root, or hold an image."""
+        return tuple(dict.fromkeys(key.partition("/")[0] for key in self._rows))
 
     def tops(self) -> set[str]:
         """Give the chain ids that containers stand on."""
@@ -65,15 +65,26 @@ class Roots:
             raise
         return RootfsSpec(lower=lower, upper=upper, work=work)
 
+    async def hold(self, container_id: str, image: ImageRecord) -> tuple[str, ...]:
+        """Hold one more image for a container, under "CONTAINER/IMAGE", and give its layers, topmost first."""
+        key = f"{container_id}/{image.id}"
+        row = rows.SnapshotRow(container_id=key, image_id=image.id, top=image.chain_id, directory="")
+        self._rows[key] = row
+        await self._database.write(lambda db: rows.put_snapshot(db, row))
+        return tuple(self._layers.path(layer) for layer in self._layers.chain(image.chain_id)) or (self._layers.empty,)
+
     async def remove(self, container_id: str) -> bool:
-        """Remove a container's directories and row; say whether it had any."""
-        row = self._rows.get(container_id)
-        if row is None:
+        """Remove a container's directories and rows; say whether it had any."""
+        keys = tuple(key for key in self._rows if key.partition("/")[0] == container_id)
+        if not keys:
             return False
-        left = [path for name in ("upper", "work") if not _removed(path := os.path.join(row.directory, name))]
-        await self._jobs.remove(left)
-        self._rows.pop(container_id, None)
-        await self._database.write(lambda db: rows.delete_snapshots(db, (container_id,)))
+        row = self._rows.get(container_id)
+        if row is not None:
+            left = [path for name in ("upper", "work") if not _removed(path := os.path.join(row.directory, name))]
+            await self._jobs.remove(left)
+        for key in keys:
+            self._rows.pop(key, None)
+        await self._database.write(lambda db: rows.delete_snapshots(db, keys))
         return True
 
 

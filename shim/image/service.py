@@ -285,6 +285,10 @@ class ImageStore:
         image = self.catalog.resolve(image_id)
         return await complete(self._roots.prepare(container_id, image, container_dir, read_only=read_only))
 
+    async def hold(self, container_id: str, image_id: str) -> tuple[str, ...]:
+        """Give the directories of an image's layers, topmost first, and keep them until the container's root is removed."""
+        return await complete(self._roots.hold(container_id, self.catalog.resolve(image_id)))
+
     async def remove_rootfs(self, container_id: str) -> None:
         """Remove a container's upper and work directories and let its layers go; unknown ids are no error."""
         if await complete(self._roots.remove(container_id)):

@@ -108,7 +108,8 @@ class SpecInputs:
     `pod_namespaces` maps OCI namespace types ("network", "ipc", "uts", "user", "pid") to the paths of the pod's pins; which
     of them a container joins follows from the pod's and the container's NamespaceOption. `target_pid_path` is the pid
     namespace of the TARGET container. `image_volumes` maps container paths to host directories for the image's VOLUMEs
-    (CRI mounts on the same path win). `image_name` is what annotations show.
+    (CRI mounts on the same path win). `image_mounts` has the places of mounts of images, topmost first, by the mount's index.
+    `image_name` is what annotations show.
     """
 
     container_id: str
@@ -124,6 +125,7 @@ class SpecInputs:
     pod_files: PodFiles = field(default_factory=PodFiles)
     target_pid_path: str = ""
     image_volumes: Mapping[str, str] = field(default_factory=dict)
+    image_mounts: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     features: HandlerFeatures = field(default_factory=HandlerFeatures)
     annotations: Mapping[str, str] = field(default_factory=dict)
     settings: SpecSettings = field(default_factory=SpecSettings)

@@ -50,6 +50,8 @@ class LayeredRootfs:
         found = self._resolve(path)
         if found is None:
             return None
+        if isinstance(found, tuple):
+            raise InvalidArgument(f"{path} of the image is a directory")
         data = read_regular(found, limit, follow=False)
         if data is None:
             raise InvalidArgument(f"{path} of the image is not a regular file")
@@ -57,8 +59,19 @@ class LayeredRootfs:
             raise InvalidArgument(f"{path} of the image is longer than {limit} bytes")
         return data
 
-    def _resolve(self, path: str) -> str | None:
-        """Give the layer's path of the non-directory that `path` means in the merged view, None when there is none."""
+    def places(self, path: str) -> tuple[str, ...]:
+        """Give where `path` lies: the directories that merge to it, topmost first, or the one file; () when there is nothing.
+
+        Raises InvalidArgument for what is neither a directory nor a regular file.
+        """
+        found = self._resolve(path)
+        return found if isinstance(found, tuple) else (found,) if found is not None else ()
+
+    def _resolve(self, path: str) -> str | tuple[str, ...] | None:
+        """Give the layer's path of the regular file that `path` means in the merged view, or a directory's places.
+
+        None when there is neither.
+        """
         pending = deque(path.split("/"))
         directories = [self._layers]  # the way down: at each step, the directories that merge there
         links = 0
@@ -85,7 +98,7 @@ class LayeredRootfs:
             if target.startswith("/"):
                 del directories[1:]
             pending.extendleft(reversed(target.split("/")))
-        raise InvalidArgument(f"{path} of the image is a directory")
+        return directories[-1]
 
     @staticmethod
     def _last(path: str, found: str, pending: deque[str]) -> str | None:

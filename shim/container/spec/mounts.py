@@ -37,14 +37,20 @@ class Bind:
     access: str = "rw"
     uids: Sequence[IDMapping] = ()
     gids: Sequence[IDMapping] = ()
+    options: Sequence[str] = ()
+    layers: Sequence[str] = ()
+    """Directories that are merged instead of the source, topmost first."""
 
     def to_oci(self) -> Json:
         """Give the runtime-spec's form."""
+        if len(self.layers) > 1:
+            lower = f"lowerdir={':'.join(self.layers)}"
+            return _special(self.destination, "overlay", "overlay", "ro", *self.options, lower)
         mount: Json = {
             "destination": self.destination,
             "type": "bind",
             "source": self.source,
-            "options": ["rbind", self.propagation, self.access],
+            "options": ["rbind", self.propagation, self.access, *self.options],
         }
         if self.uids or self.gids:
             mount |= {"uidMappings": id_mappings(self.uids), "gidMappings": id_mappings(self.gids)}
@@ -152,6 +158,17 @@ def _volume_binds(inputs: SpecInputs) -> list[Bind]:
 
 def _cri_bind(inputs: SpecInputs, index: int) -> Bind:
     mount, source = inputs.config.mounts[index], inputs.sources.mounts[index]
+    if index in inputs.image_mounts:
+        mappings = pod_options(inputs).userns_options
+        return Bind(
+            source=source.path,
+            destination=mount_destination(mount, index),
+            access="ro",
+            uids=mappings.uids,
+            gids=mappings.gids,
+            options=("nosuid", "nodev", *mount.mount_options),
+            layers=inputs.image_mounts[index],
+        )
     return Bind(
         source=source.path,
         destination=mount_destination(mount, index),
@@ -159,6 +176,7 @@ def _cri_bind(inputs: SpecInputs, index: int) -> Bind:
         access=_access(mount, index, supported=inputs.features.recursive_read_only_mounts),
         uids=mount.uidMappings,
         gids=mount.gidMappings,
+        options=mount.mount_options,
     )
 
 

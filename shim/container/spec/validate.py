@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from shim.cdi.names import wanted_devices
 from shim.container.spec.devices import check_device
+from shim.container.spec.image_mounts import check_image_mount
 from shim.container.spec.inputs import SpecSettings
 from shim.container.spec.mounts import BIDIRECTIONAL, HOST_TO_CONTAINER, PRIVATE, mount_destination
 from shim.container.spec.namespaces import CONTAINER, NODE, POD, TARGET, uses_user_namespace
@@ -19,7 +20,7 @@ from shim.container.spec.security import check_profile
 from shim.container.spec.signals import stop_signal
 from shim.container.spec.sysctls import pod_sysctls
 from shim.container.spec.users import check_id, user_string
-from shim.errors import InvalidArgument, Unimplemented
+from shim.errors import InvalidArgument
 from shim.gen.runtime.v1 import api_pb2
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 POLICIES = frozenset((api_pb2.Merge, api_pb2.Strict))
 PROTOCOLS = frozenset((api_pb2.TCP, api_pb2.UDP, api_pb2.SCTP))
 LONGEST_NAME = 4096
+_ATTRIBUTES = ("noexec", "nosuid", "nodev", "noatime", "nodiratime", "nosymfollow")
+MOUNT_OPTIONS = frozenset((*_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES)))
+"""What a volume may be mounted with besides what other fields say (KEP-5855): words that take something away."""
 
 
 def validate_pod(pod: PodSandboxConfig, features: HandlerFeatures | None = None) -> None:
@@ -205,11 +209,14 @@ def _mode(number: int) -> str:
 def _check_mount(mount: Mount, index: int) -> None:
     mount_destination(mount, index)
     field = f"mounts[{index}]"
+    for option in mount.mount_options:
+        if option not in MOUNT_OPTIONS:
+            raise InvalidArgument(f"{field}.mount_options has {option!r}; known are {', '.join(sorted(MOUNT_OPTIONS))}")
     if mount.HasField("image"):
-        raise Unimplemented(f"ImageVolumeMountFailed: {field}.image: images as volumes are not served yet")
-    if mount.mount_options:
-        raise Unimplemented(f"{field}.mount_options are not served yet")
-    if not mount.host_path.startswith("/") or "\0" in mount.host_path:
+        check_image_mount(mount, field)
+    elif mount.image_sub_path:
+        raise InvalidArgument(f"{field}.image_sub_path is set, and image is not")
+    elif not mount.host_path.startswith("/") or "\0" in mount.host_path:
         raise InvalidArgument(f"{field}.host_path {mount.host_path!r} is not an absolute path")
     if mount.propagation not in {PRIVATE, HOST_TO_CONTAINER, BIDIRECTIONAL}:
         raise InvalidArgument(f"{field}.propagation {mount.propagation} is unknown")

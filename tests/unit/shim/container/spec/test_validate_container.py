@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from shim.container.spec.validate import validate_container
-from shim.errors import InvalidArgument, Unimplemented
+from shim.errors import InvalidArgument
 
 MOUNT = {"containerPath": "/m", "hostPath": "/h"}
 
@@ -28,16 +28,30 @@ def test_bad_containers(kit, fields, message):
         validate_container(kit.container(**fields), kit.pod(logDirectory="/var/log"))
 
 
+IMAGE = {"containerPath": "/v", "readonly": True, "image": {"image": "x"}}
+
+
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("mount", "message"),
     [
-        ({"mounts": [MOUNT | {"image": {"image": "x"}}]}, "^ImageVolumeMountFailed"),
-        ({"mounts": [MOUNT | {"mountOptions": ["noexec"]}]}, "mount_options"),
+        (MOUNT | {"image": {"image": "x"}}, "^ImageVolumeMountFailed.*host_path"),
+        (IMAGE | {"readonly": False}, "^ImageVolumeMountFailed.*readonly must be true"),
+        (IMAGE | {"image": {}}, "^ImageVolumeMountFailed.*image is empty"),
+        (IMAGE | {"imageSubPath": "/a"}, "^ImageVolumeMountFailed.*image_sub_path '/a'"),
+        (IMAGE | {"imageSubPath": "a/../../b"}, "^ImageVolumeMountFailed.*image_sub_path"),
+        (MOUNT | {"imageSubPath": "a"}, "image_sub_path is set, and image is not"),
+        (MOUNT | {"mountOptions": ["noexec", "rw"]}, "mount_options has 'rw'"),
+        (MOUNT | {"mountOptions": ["remount,exec"]}, "mount_options has"),
     ],
 )
-def test_what_is_not_served_yet(kit, fields, message):
-    with pytest.raises(Unimplemented, match=message):
-        validate_container(kit.container(**fields), kit.pod())
+def test_mounts_that_cannot_be(kit, mount, message):
+    with pytest.raises(InvalidArgument, match=message):
+        validate_container(kit.container(mounts=[mount]), kit.pod(logDirectory="/var/log"))
+
+
+@pytest.mark.parametrize("mount", [IMAGE, IMAGE | {"imageSubPath": "a/b"}, MOUNT | {"mountOptions": ["noexec", "rnosuid"]}])
+def test_mounts_that_can_be(kit, mount):
+    validate_container(kit.container(mounts=[mount]), kit.pod(logDirectory="/var/log"))
 
 
 @pytest.mark.parametrize(
