@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from runtime.caution import caution
-from runtime.errors import HookFault, NotFoundFault, RuntimeFault, StateFault
+from runtime.errors import HookFault, KernelFault, NotFoundFault, RuntimeFault, StateFault
 from runtime.kernel import pidfd
 from runtime.launch.ending import end_process, remove_folder
 from runtime.launch.gate import open_gate
@@ -162,6 +162,10 @@ def delete_container(state_root: str, container_id: str, *, force: bool) -> None
     _end_all(state)
     if group is not None:
         group.remove()
+    if state.resctrl is not None:
+        from runtime.apply.resctrl import leave
+
+        leave(state.resctrl[1:])
     if state.mounts_kept is not None:
         from runtime.apply.hostroot import take_back
 
@@ -209,3 +213,15 @@ def _completed(group: Cgroup, resources: Resources) -> Resources:
 
     limit = group.memory_limit()
     return replace(resources, memory=replace(resources.memory, limit=limit)) if limit is not None else resources
+
+
+def update_schemata(state_root: str, container_id: str, lines: tuple[str, ...]) -> None:
+    """Write other lines into the schemata of the container's resctrl group; raise KernelFault, StateFault or CgroupFault."""
+    from runtime.apply.resctrl import change, mounted
+
+    if mounted() is None:
+        raise KernelFault("l3 cache schema and memory bandwidth schema are not enabled", feature="resctrl", step="Intel RDT")
+    state = load(state_root, container_id)
+    if state.resctrl is None:
+        raise StateFault("updating a non-existent Intel RDT configuration is not supported")
+    change(state.resctrl[0], lines)

@@ -58,6 +58,8 @@ class ContainerState(Record):
     memory_policy: MemoryPolicy | None = None
     spares_cgroups: bool | None = None
     config: str | None = None
+    resctrl: tuple[str, ...] | None = None
+    """The resctrl group, and the directories made for it."""
     mounts_kept: int | None = None
     """Without a mount namespace: how many mounts lay at the root before the container's own."""
 
@@ -173,6 +175,7 @@ _RARE: dict[str, Callable[[Any], Any]] = {
     "memory_policy": lambda value: MemoryPolicy(**_tuples(value)),
     "spares_cgroups": bool,
     "config": str,
+    "resctrl": tuple,
     "mounts_kept": int,
 }
 """Fields most containers do not have, and how each is read back."""

@@ -10,6 +10,8 @@ from runtime.plan.seccomp import ACTIONS, ARCHITECTURES
 from runtime.spec.defaults import OCI_VERSION
 from runtime.spec.words import (
     CAPABILITIES,
+    MEMORY_POLICIES,
+    MEMORY_POLICY_FLAGS,
     NAMESPACES,
     SECCOMP_FLAGS,
     SECCOMP_OPERATORS,
@@ -73,9 +75,10 @@ def _linux(*, seccomp: bool) -> dict[str, Any]:
         "seccomp": _seccomp() if seccomp else {"enabled": False},
         "apparmor": {"enabled": True},
         "selinux": {"enabled": True},
-        "intelRdt": {"enabled": False},
+        "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
         "mountExtensions": {"idmap": {"enabled": True}},
         "netDevices": {"enabled": True},
+        "memoryPolicy": {"modes": sorted(MEMORY_POLICIES), "flags": sorted(MEMORY_POLICY_FLAGS)},
     }
 
 

@@ -57,8 +57,8 @@ _LIMITS = """
    --kernel-memory BYTES  ignored, as by kernels since 5.4
    --kernel-memory-tcp BYTES  ignored
    --pids-limit N  number of processes; -1 for no limit
-   --l3-cache-schema TEXT  not served
-   --mem-bw-schema TEXT  not served
+   --l3-cache-schema TEXT  Intel RDT: the schema of the L3 cache
+   --mem-bw-schema TEXT  Intel RDT: the schema of the memory bandwidth
 """
 
 # name: (summary, arguments, least and most of them (None: any number), options may follow arguments, options, function)

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     from runtime.cli.options import Values
 
 _UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
-_NOT_SERVED = ("l3-cache-schema", "mem-bw-schema")
+_SCHEMAS = ("l3-cache-schema", "mem-bw-schema")
 
 
 def update(context: Context) -> int:
     """Apply the limits that were given; what was not given stays."""
     values = context.values
-    for name in _NOT_SERVED:
-        if values.given(name):
-            raise UsageFault(f"--{name} is not served by this build of wherry-oci")
+    lines = tuple(values.text(name) for name in _SCHEMAS if values.text(name))
+    if lines:
+        from runtime.container import update_schemata
+
+        update_schemata(context.root, context.container_id, lines)
     resources = _from_document(values.text("resources")) if values.given("resources") else from_options(values)
     validate_resources(resources, pointer="", update=True)
     api.update(context.root, context.container_id, resources)

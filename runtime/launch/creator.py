@@ -252,6 +252,12 @@ def _save_init(plan: LaunchPlan, state: ContainerState, pid: int, undo: Undo) ->
         raise RuntimeFault("init ended before it began", step="create the container")
     undo.push("init", lambda: end_process(pid, found[1]))
     state = replace(state, pid=pid, start_time=found[1])
+    if plan.spec.linux.intel_rdt is not None:
+        from runtime.apply.resctrl import join, leave
+
+        joined = join(plan.spec.linux.intel_rdt, state.id, pid)
+        undo.push("the resctrl group", lambda: leave(joined[1:]))
+        state = replace(state, resctrl=joined)
     save(plan.request.state_root, state)
     return state
 
@@ -316,9 +322,9 @@ def compile_filter(seccomp: Seccomp | None, folder: str) -> bytes:
     from runtime.plan.seccomp import compile_filter as compile_profile
 
     flags = sum(FILTER_FLAGS[flag] for flag in seccomp.flags)
-    step(f"seccomp filter flags: {flags}")
     if _listener(seccomp) is not None:
         flags = flags & ~FILTER_FLAGS["SECCOMP_FILTER_FLAG_TSYNC"] | FILTER_FLAGS["SECCOMP_FILTER_FLAG_NEW_LISTENER"]
+    step(f"seccomp filter flags: {flags & ~FILTER_FLAGS['SECCOMP_FILTER_FLAG_TSYNC']}")
     payload = flags.to_bytes(8, "little") + compile_profile(seccomp)
     fd = os.open(os.path.join(folder, FILTER_FILE), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

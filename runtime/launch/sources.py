@@ -59,7 +59,9 @@ def _open_mounts(inherited: Inherited, keep: Callable[[int], int], id_maps: IdMa
     else:
         with Step("open the root file system", plan.rootfs):
             inherited.root_mount = keep(k.open_tree(plan.rootfs, recursive=True))
-            k.mount_setattr(inherited.root_mount, k.Attributes(propagation=k.MS_PRIVATE), recursive=True)
+            slave = plan.spec.linux.rootfs_propagation in ("slave", "rslave")  # what the host mounts below is to be seen
+            propagation = k.MS_SLAVE if slave else k.MS_PRIVATE
+            k.mount_setattr(inherited.root_mount, k.Attributes(propagation=propagation), recursive=True)
     for index, one in enumerate(plan.mounts):
         if one.kind == "bind" and not one.late_source:
             inherited.sources[index] = fd = keep(clone_bind(one))

@@ -71,6 +71,9 @@ KERNEL_OPTIONS = (
     "tmpcopyup",
     "idmap",
     "ridmap",
+    "copy-symlink",
+    "src-nofollow",
+    "dest-nofollow",
 )
 """Every option word that is not handed to the file system; `features` prints them."""
 

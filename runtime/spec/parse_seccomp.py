@@ -5,6 +5,9 @@ from __future__ import annotations
 from runtime.spec.model import Seccomp, SeccompArg, SeccompSyscall
 from runtime.spec.reader import U32, U64, Reader
 
+_DEFAULT_FLAGS = ("SECCOMP_FILTER_FLAG_SPEC_ALLOW",)
+"""runc's, for a profile that says nothing: a filter alone is no reason to slow a program's speculation (seccomp(2))."""
+
 
 def parse_seccomp(at: Reader) -> Seccomp:
     """Read /linux/seccomp."""
@@ -12,7 +15,7 @@ def parse_seccomp(at: Reader) -> Seccomp:
         default_action=at.need_text("defaultAction"),
         default_errno_ret=at.integer("defaultErrnoRet", U32),
         architectures=at.texts("architectures"),
-        flags=at.texts("flags"),
+        flags=_DEFAULT_FLAGS if at.value.get("flags") is None else at.texts("flags"),
         listener_path=at.text("listenerPath"),
         listener_metadata=at.text("listenerMetadata"),
         syscalls=at.each("syscalls", _syscall),

@@ -66,13 +66,10 @@ def validate(spec: Spec) -> None:
         for index, hook in enumerate(hooks):
             _require(hook.path.startswith("/"), f"/hooks/{kind}/{index}/path", f'"{hook.path}" is not an absolute path')
     _linux(spec.linux, namespaces)
-    _refuse_unserved(spec.linux)
-
-
-def _refuse_unserved(linux: Linux) -> None:
-    """Refuse what this build would otherwise leave out in silence."""
-    for name, asked in (("intelRdt", linux.intel_rdt),):
-        _require(not asked, f"/linux/{name}", "is not supported by this build of the runtime")
+    if spec.linux.intel_rdt is not None:
+        clos = spec.linux.intel_rdt.clos_id
+        plain = clos == "/" or ("/" not in clos and clos not in (".", ".."))
+        _require(plain, "/linux/intelRdt/closID", f'"{clos}" is not the name of a resctrl group')
 
 
 def _require_version(version: str) -> None:

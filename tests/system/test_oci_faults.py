@@ -174,3 +174,14 @@ def test_a_state_file_that_is_damaged_can_be_removed(ours: Oci) -> None:
     (ours.root / name / "state.json").write_text("{")
     ours.ok("delete", "--force", name)
     assert not (ours.root / name).exists()
+
+
+def test_intel_rdt_is_detected(ours: Oci) -> None:
+    if os.path.isdir("/sys/fs/resctrl/info"):
+        pytest.skip("this machine has it")
+    ours.config["linux"]["intelRdt"] = {"l3CacheSchema": "L3:0=f"}
+    done = ours.run("true")
+    assert done.returncode == 1
+    assert "Intel RDT is not enabled" in done.stderr
+    name = ours.new_id()
+    assert "not enabled" in ours.call("update", "--l3-cache-schema", "L3:0=f", name).stderr

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -325,3 +327,16 @@ def test_a_dev_that_leads_elsewhere_is_refused(ours: Oci) -> None:
     assert list(outside.iterdir()) == []
     assert done.returncode == 1
     assert "symbolic link" in done.stderr
+
+
+def test_a_slave_root_sees_what_the_host_mounts_later(ours: Oci) -> None:
+    ours.config["linux"]["rootfsPropagation"] = "rslave"
+    (ours.rootfs / "later").mkdir()
+    with contextlib.ExitStack() as stack:
+        for command in (["--bind", ours.rootfs, ours.rootfs], ["--make-shared", ours.rootfs]):
+            subprocess.run(["mount", *command], check=True)
+        stack.callback(lambda: subprocess.run(["umount", "--lazy", "--recursive", ours.rootfs], check=True))
+        name = ours.start("sleep", "100")
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", ours.rootfs / "later"], check=True)
+        assert " /later " in ours.ok("exec", name, "cat", "/proc/self/mountinfo")
+        ours.ok("delete", "--force", name)

@@ -69,7 +69,7 @@ from .test_parse import FULL, with_change
         ("/linux/resources/blockIO", {"weight": 5}, "is not between 10 and 1000"),
         ("/linux/resources/hugepageLimits", [{"pageSize": "2", "limit": 1}], "is not a page size"),
         ("/linux/resources/unified", {"../x.max": "1"}, "is not the name of a cgroup file"),
-        ("/linux/intelRdt", {"closID": "x"}, "is not supported"),
+        ("/linux/intelRdt", {"closID": "x/y"}, "is not the name of a resctrl group"),
     ],
 )
 def test_contradiction_is_named(pointer: str, value: object, message: str) -> None:
