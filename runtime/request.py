@@ -27,7 +27,8 @@ class RootfsMount(Record):
 class CreateRequest(Record):
     """Everything create() needs. Without `spec`, <bundle>/config.json is parsed; without `stdio`, 0, 1 and 2 are inherited.
 
-    `console_socket` is a connected unix socket that receives the pty master when the process wants a terminal.
+    `console_socket` is a connected unix socket that receives the pty master when the process wants a terminal. A container
+    `without_cgroups` stays in the cgroup of its creator.
     """
 
     container_id: str
@@ -43,6 +44,7 @@ class CreateRequest(Record):
     no_new_keyring: bool = False
     systemd_cgroup: bool = False
     rootless: str = "auto"
+    without_cgroups: bool = False
     config: str = ""
     """Where the document lies, when that is not <bundle>/config.json."""
     notify: bool = False

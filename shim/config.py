@@ -54,6 +54,7 @@ class HandlerConfig:
     recursive_read_only_mounts: bool = setting(False, "the binary understands rro mounts, though its `features` do not say so")
     options: tuple[str, ...] = setting((), "options put before the binary's command")
     cni_conf_dir: str = setting("", "directory of the network configurations of its pods; empty: cni.conf_dir")
+    seccomp_profile: str = setting("", "file of the profile that RuntimeDefault means for its pods; empty: the bundled one")
     pod_annotations: tuple[str, ...] = setting((), "annotations of pods that reach the runtime; patterns such as io.kata.*")
     container_annotations: tuple[str, ...] = setting((), "the same for annotations of containers")
 

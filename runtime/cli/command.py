@@ -80,8 +80,8 @@ def _context(outer: Values, values: Values, report: Report) -> Context:
     from runtime.cli.context import Context
 
     listen(report.caution, report.debug if report.debugging else None)
-    if outer.text("cgroup-manager", "cgroupfs") not in ("cgroupfs", "systemd"):
-        raise UsageFault(f'unknown cgroup manager "{outer.text("cgroup-manager")}": it is cgroupfs or systemd')
+    if outer.text("cgroup-manager", "cgroupfs") not in ("cgroupfs", "systemd", "disabled"):
+        raise UsageFault(f'unknown cgroup manager "{outer.text("cgroup-manager")}": it is cgroupfs, systemd or disabled')
     if outer.text("log-format", "text") not in ("text", "json"):
         raise UsageFault(f'unknown log-format "{outer.text("log-format")}": it is text or json')
     if outer.text("rootless", "auto") not in ("auto", "true", "false"):

@@ -175,6 +175,7 @@ def create_request(context: Context, *, detached: bool) -> CreateRequest:
         no_new_keyring=values.flag("no-new-keyring"),
         systemd_cgroup=context.systemd_cgroup,
         rootless=context.rootless,
+        without_cgroups=context.without_cgroups,
         config=config,
     )
     if "NOTIFY_SOCKET" not in os.environ:

@@ -8,7 +8,7 @@ GLOBAL_OPTIONS = """
    --log-format FORMAT  text (the default) or json
    --root PATH          folder of the containers' state, on a tmpfs (default: /run/wherry/oci)
    --criu PATH          the criu that checkpoint and restore use (default: the first in PATH)
-   --cgroup-manager NAME  cgroupfs or systemd, as crun spells it
+   --cgroup-manager NAME  cgroupfs, systemd or disabled, as crun spells it
    --log-level LEVEL    error, warning or debug, as crun spells it
    --systemd-cgroup     make cgroups through systemd; cgroupsPath is slice:prefix:name then
    --rootless VALUE     whether to do without cgroups that may not be written: true, false or auto (the default)

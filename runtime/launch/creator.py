@@ -120,8 +120,10 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
 
 def make_cgroup(plan: LaunchPlan, rights: Standing) -> Cgroup:
     """Give the cgroup the container is to have; nothing is made yet."""
-    from runtime.apply.cgroup import for_container
+    from runtime.apply.cgroup import Cgroup, for_container
 
+    if plan.request.without_cgroups:
+        return Cgroup((), spares=True)
     if plan.request.systemd_cgroup:
         from runtime.plan.cgroup import require_no_systemd
 

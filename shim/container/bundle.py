@@ -84,7 +84,7 @@ async def prepare_bundle(node: Node, order: BundleOrder) -> Bundle:
     """
     what = f"looking at the host paths of container {order.container.name}"
     target = _target_pid_path(node, order.pod, order.container.config)
-    look_at = wanted(order.config)
+    look_at = wanted(order.config, default_seccomp_profile=spec_settings(node, order.pod).default_seccomp_profile)
     bundle = await node.in_thread(lambda: _build_here(node, order, target, look_at), HOST_PATH_SECONDS, what)
     remote = bundle is None
     if bundle is None:
@@ -160,7 +160,12 @@ def _write(node: Node, order: BundleOrder, bundle: Bundle, directories: Iterable
 def spec_settings(node: Node, pod: Pod) -> SpecSettings:
     """Give the daemon's settings for the specs of one pod."""
     cgroup = node.config.cgroup
-    return SpecSettings(systemd_cgroup=cgroup.driver == "systemd", cgroup_parent=default_parent(cgroup, pod.meta.cgroup))
+    handler = node.config.runtime.handler(pod.meta.handler)
+    return SpecSettings(
+        systemd_cgroup=cgroup.driver == "systemd",
+        cgroup_parent=default_parent(cgroup, pod.meta.cgroup),
+        default_seccomp_profile=handler.seccomp_profile if handler is not None else "",
+    )
 
 
 def create_request(node: Node, container: Container, rootfs: RootfsSpec) -> ContainerCreate:

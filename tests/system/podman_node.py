@@ -99,6 +99,7 @@ class Podman:
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime_supports_json = ["crun", "runc", "{OURS}"]
+runtime_supports_nocgroup = ["crun", "{OURS}"]
 tmp_dir = "{folder}/home/tmp"
 [engine.runtimes]
 {OURS} = ["{self.launcher}"]

@@ -19,7 +19,7 @@ from tests.support.streaming import attach_url, command, exec_url, failed_with, 
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from tests.support.images import TestImage
 
 pytestmark = pytest.mark.system
 
@@ -150,22 +150,34 @@ def test_features_are_what_the_binaries_say(wherryd: Wherryd) -> None:
     assert {handler.name for handler in handlers if handler.features.user_namespaces} <= {"", "wherry"}
 
 
-OWN_NETWORK = """
+APART = """
 [runtime.handlers.apart]
 cni_conf_dir = "{folder}"
+seccomp_profile = "{folder}/profile.json"
 """
+PROFILE = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}],
+}
 
 
-def test_a_handler_has_a_network_of_its_own(short_dir: Path, tool: Callable[[str], str]) -> None:
-    tool("runc")
+def test_a_handler_has_a_network_and_a_seccomp_profile_of_its_own(short_dir: Path, busybox: TestImage) -> None:
     ipam = {"type": "host-local", "dataDir": f"{short_dir}/ipam", "ranges": [[{"subnet": "10.188.0.0/16"}]]}
     network = {"cniVersion": "1.0.0", "name": "apart", "plugins": [{"type": "bridge", "bridge": "wapart0", "ipam": ipam}]}
     (short_dir / "10-apart.conflist").write_text(json.dumps(network))
-    daemon = Wherryd(extra=OWN_NETWORK.format(folder=short_dir))
+    (short_dir / "profile.json").write_text(json.dumps(PROFILE))
+    daemon = Wherryd(extra=APART.format(folder=short_dir))
     try:
         daemon.start()
         pods = PodMaker(logs=str(daemon.logs))
-        apart = daemon.cri.run_pod(pods.pod(), "apart")
+        daemon.load({BUSYBOX: busybox})
+        config = pods.pod()
+        apart = daemon.cri.run_pod(config, "apart")
+        wanted = pods.container(BUSYBOX, ["/bin/sleep", "1000"])
+        wanted.linux.security_context.seccomp.profile_type = api_pb2.SecurityProfile.RuntimeDefault
+        container = daemon.cri.create(apart, wanted, config)
+        daemon.cri.start(container)
+        assert b"not supported" in daemon.cri.execute(container, "mkdir", "/x").stderr
         usual = daemon.cri.run_pod(pods.pod())
         assert daemon.cri.pod_status(apart).network.ip.startswith("10.188.")
         assert daemon.cri.pod_status(usual).network.ip.startswith("10.189.")

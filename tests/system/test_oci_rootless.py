@@ -189,6 +189,17 @@ def test_without_a_cgroup_nothing_can_be_paused(mine: Rootless) -> None:
     mine.wait_status(name, "stopped")
 
 
+@pytest.mark.parametrize("user", [True, False])
+def test_cgroups_may_be_left_alone(mine: Rootless, user: bool) -> None:
+    """As crun spells it and podman asks for it with --cgroups=disabled."""
+    if not user:
+        mine.prefix = []
+    mine.write("cat", "/proc/self/cgroup")
+    done = mine.call("--cgroup-manager", "disabled", "run", mine.new_id())
+    with open("/proc/self/cgroup") as own:
+        assert (done.returncode, done.stdout) == (0, own.read()), done.stderr
+
+
 def test_a_shared_pid_namespace_is_warned_about(strict: Rootless) -> None:
     strict.config["linux"]["namespaces"] = [{"type": kind} for kind in ("mount", "user")]
     strict.config["mounts"] = [one for one in strict.config["mounts"] if one["type"] != "proc"]

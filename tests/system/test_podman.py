@@ -180,6 +180,11 @@ def test_run_without_root_is_as_with_runc(rootless: Podman, case: str) -> None:
     assert told[0] == told[1]
 
 
+def test_without_cgroups(rootless: Podman) -> None:
+    done = rootless.call("run", "--rm", "--network=none", "--cgroups=disabled", "ship", "cat", "/proc/self/uid_map")
+    assert (done.returncode, done.stdout.split()[:3]) == (0, ["0", str(UID), "1"]), done.stderr
+
+
 def test_the_life_of_a_container_without_root(rootless: Podman) -> None:
     rootless.ok("run", "-d", "--name=life", "--network=none", "-v", f"{rootless.folder}/home:/home", "ship", "sh", "-c", LOOP)
     assert rootless.ok("exec", "life", "id", "-u") == "0"

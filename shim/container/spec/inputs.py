@@ -86,13 +86,15 @@ class SpecSettings:
     """Configuration of the daemon that shapes specs.
 
     `systemd_cgroup` chooses the form of cgroupsPath. `cgroup_parent` serves pods that name none ("" leaves the choice to
-    the runtime). `unset_seccomp_profile` is a profile in the deprecated string form for containers that ask for nothing.
+    the runtime). `unset_seccomp_profile` is a profile in the deprecated string form for containers that ask for nothing,
+    `default_seccomp_profile` the file of what RuntimeDefault means ("": the bundled profile).
     """
 
     systemd_cgroup: bool = False
     cgroup_parent: str = ""
     cgroup_writable: bool = False
     unset_seccomp_profile: str = ""
+    default_seccomp_profile: str = ""
     apparmor_profile: str = "wherry-default"
     tolerate_missing_hugetlb: bool = True
     device_ownership_from_security_context: bool = False

@@ -44,17 +44,22 @@ def check_profile(profile: SecurityProfile, field: str) -> None:
         raise InvalidArgument(f"{field}.localhost_ref must only be set if profile_type is Localhost")
 
 
-def seccomp_request(security: LinuxContainerSecurityContext, unset: str) -> SecurityProfile | None:
+def seccomp_request(security: LinuxContainerSecurityContext, unset: str, default: str = "") -> SecurityProfile | None:
     """Give the profile that was asked for; `unset` is the configured answer to a container that says nothing.
 
-    A privileged container has none, whatever it says.
+    `default` is the file of what RuntimeDefault means, "" the bundled profile. A privileged container has none, whatever it
+    says.
     """
     if security.privileged:
         return None
     if security.HasField("seccomp"):
         check_profile(security.seccomp, "linux.security_context.seccomp")
-        return security.seccomp
-    return parse_profile(security.seccomp_profile_path or unset, "linux.security_context.seccomp_profile_path")
+        asked: SecurityProfile | None = security.seccomp
+    else:
+        asked = parse_profile(security.seccomp_profile_path or unset, "linux.security_context.seccomp_profile_path")
+    if default and asked is not None and asked.profile_type == RUNTIME_DEFAULT:
+        return api_pb2.SecurityProfile(profile_type=LOCALHOST, localhost_ref=default)
+    return asked
 
 
 def seccomp(inputs: SpecInputs, bounding: Sequence[str]) -> dict[str, Any] | None:
@@ -62,7 +67,9 @@ def seccomp(inputs: SpecInputs, bounding: Sequence[str]) -> dict[str, Any] | Non
 
     Raises FailedPrecondition where the kernel has no seccomp: a profile is never dropped silently.
     """
-    profile = seccomp_request(inputs.config.linux.security_context, inputs.settings.unset_seccomp_profile)
+    settings = inputs.settings
+    security = inputs.config.linux.security_context
+    profile = seccomp_request(security, settings.unset_seccomp_profile, settings.default_seccomp_profile)
     if profile is None or profile.profile_type == UNCONFINED:
         return None
     if not inputs.host.seccomp:

@@ -27,7 +27,7 @@ def gather_sources(config: ContainerConfig, *, unset_seccomp_profile: str = "") 
     return sources_of(look.look(wanted(config, unset_seccomp_profile)))
 
 
-def wanted(config: ContainerConfig, unset_seccomp_profile: str = "") -> dict[str, Any]:
+def wanted(config: ContainerConfig, unset_seccomp_profile: str = "", default_seccomp_profile: str = "") -> dict[str, Any]:
     """Give what `look.look` has to look at; pure. Raises InvalidArgument naming the field."""
     for index, mount in enumerate(config.mounts):
         _absolute(mount.host_path, f"mounts[{index}].host_path")
@@ -38,7 +38,7 @@ def wanted(config: ContainerConfig, unset_seccomp_profile: str = "") -> dict[str
         "propagation": any(mount.propagation != PRIVATE for mount in config.mounts),
         "devices": [device.host_path for device in config.devices],
         "node_devices": config.linux.security_context.privileged,
-        "seccomp": _seccomp_path(config, unset_seccomp_profile),
+        "seccomp": _seccomp_path(config, unset_seccomp_profile, default_seccomp_profile),
     }
 
 
@@ -56,8 +56,8 @@ def sources_of(found: look.Found) -> HostSources:
     )
 
 
-def _seccomp_path(config: ContainerConfig, unset: str) -> str:
-    profile = seccomp_request(config.linux.security_context, unset)
+def _seccomp_path(config: ContainerConfig, unset: str, default: str) -> str:
+    profile = seccomp_request(config.linux.security_context, unset, default)
     if profile is None or profile.profile_type != LOCALHOST:
         return ""
     path = profile.localhost_ref.removeprefix(PREFIX)
