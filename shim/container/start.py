@@ -76,6 +76,7 @@ async def _open_gate(node: Node, container: Container, timing: Timing) -> None:
     )
     timing.mark("commit")
     node.tell(EventKind.STARTED, container.id, container.pod_id)
+    exchange = node.nri.active  # one that has joined meanwhile was told of a created container
     if exchange is not None:
         await exchange.started(container.id)
 

@@ -48,6 +48,7 @@ async def update_container_resources(
     if exchange is not None:
         asked, extra = await exchange.update(container.id, asked)
     await update_limits(node, container.id, asked, extra, annotations)
+    exchange = node.nri.active
     if exchange is not None:
         await exchange.updated(container.id)
 

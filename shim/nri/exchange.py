@@ -86,8 +86,8 @@ class Exchange:
     async def _everything(self) -> Everything:
         """Give all there is, what is on its way included, and note what will end and be removed."""
         node, owner = self._node, self._owner
-        pods = [pod for pod in node.pods if pod.status.ready_at and not pod.status.removing]
-        pods += owner.pending_pods.values()
+        made = {pod.id: pod for pod in node.pods if pod.status.ready_at and not pod.status.removing}
+        pods = list((owner.pending_pods | made).values())
         stored = [one for one in node.containers if one.state in LIVE and not one.status.removing]
         stored = [one for one in stored if one.id not in owner.pending_containers]
         pending = list(owner.pending_containers.values())
@@ -118,13 +118,17 @@ class Exchange:
     async def stop_pod(self, pod: Pod) -> None:
         """Tell that a pod has stopped, once."""
         async with self.plugins.lock:
-            if pod.id in self._live:
-                self._live.discard(pod.id)
-                await self._report(nri.STOP_POD_SANDBOX, nri.StopPodSandboxRequest(pod=pod_message(pod)))
+            await self._pod_stopped(pod)
+
+    async def _pod_stopped(self, pod: Pod) -> None:
+        if pod.id in self._live:
+            self._live.discard(pod.id)
+            await self._report(nri.STOP_POD_SANDBOX, nri.StopPodSandboxRequest(pod=pod_message(pod)))
 
     async def remove_pod(self, pod: Pod) -> None:
-        """Tell that a pod is removed, once."""
+        """Tell that a pod is removed, once; its stop comes first, also for a plugin that joined while it stopped."""
         async with self.plugins.lock:
+            await self._pod_stopped(pod)
             if pod.id in self._known:
                 self._known.discard(pod.id)
                 await self._report(nri.REMOVE_POD_SANDBOX, nri.RemovePodSandboxRequest(pod=pod_message(pod)))
@@ -195,15 +199,11 @@ class Exchange:
 
     async def created(self, container_id: str) -> None:
         """Tell that a container has been created."""
-        pod, message = await self._look(container_id)
-        async with self.plugins.lock:
-            await self._report(nri.POST_CREATE_CONTAINER, nri.PostCreateContainerRequest(pod=pod, container=message))
+        await self._after(nri.POST_CREATE_CONTAINER, nri.PostCreateContainerRequest, container_id)
 
     async def started(self, container_id: str) -> None:
         """Tell that a container has started."""
-        pod, message = await self._look(container_id)
-        async with self.plugins.lock:
-            await self._report(nri.POST_START_CONTAINER, nri.PostStartContainerRequest(pod=pod, container=message))
+        await self._after(nri.POST_START_CONTAINER, nri.PostStartContainerRequest, container_id)
 
     async def update(
         self, container_id: str, asked: cri.LinuxContainerResources
@@ -223,9 +223,7 @@ class Exchange:
 
     async def updated(self, container_id: str) -> None:
         """Tell that the limits of a container have changed."""
-        pod, message = await self._look(container_id)
-        async with self.plugins.lock:
-            await self._report(nri.POST_UPDATE_CONTAINER, nri.PostUpdateContainerRequest(pod=pod, container=message))
+        await self._after(nri.POST_UPDATE_CONTAINER, nri.PostUpdateContainerRequest, container_id)
 
     async def stopped(self, container_id: str) -> None:
         """Tell that a container has ended, once."""
@@ -262,6 +260,15 @@ class Exchange:
         await self._carry_out(updates.others)
 
     # Parts
+
+    async def _after(self, event: int, request: Callable[..., Any], container_id: str) -> None:
+        """Tell what has been done to a container, unless it is gone already."""
+        try:
+            pod, message = await self._look(container_id)
+        except NotFound:
+            return
+        async with self.plugins.lock:
+            await self._report(event, request(pod=pod, container=message))
 
     async def _report(self, event: int, request: Any) -> None:
         """Tell what cannot be refused any more."""

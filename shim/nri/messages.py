@@ -153,6 +153,10 @@ def _linux(container: Container, spec: Json) -> nri.LinuxContainer:
     if "ioPriority" in process:
         asked = process["ioPriority"]
         message.io_priority.CopyFrom(nri.LinuxIOPriority(io_class=asked["class"], priority=asked.get("priority", 0)))
+    if "scheduler" in process:
+        message.scheduler.CopyFrom(nri.LinuxScheduler(**process["scheduler"]))
+    if "intelRdt" in linux:
+        message.rdt.CopyFrom(_rdt(linux["intelRdt"]))
     security = container.config.linux.security_context
     if security.HasField("seccomp"):
         message.seccomp_profile.profile_type = PROFILES[security.seccomp.profile_type]
@@ -162,6 +166,17 @@ def _linux(container: Container, spec: Json) -> nri.LinuxContainer:
         message.seccomp_policy.CopyFrom(_seccomp(linux["seccomp"]))
     for name, device in linux.get("netDevices", {}).items():
         message.net_devices[name].name = device.get("name", "")
+    return message
+
+
+def _rdt(rdt: Mapping[str, Any]) -> nri.LinuxRdt:
+    message = nri.LinuxRdt()
+    if "closID" in rdt:
+        put(message.clos_id, rdt["closID"])
+    if "schemata" in rdt:
+        message.schemata.value.extend(rdt["schemata"])
+    if "enableMonitoring" in rdt:
+        put(message.enable_monitoring, rdt["enableMonitoring"])
     return message
 
 

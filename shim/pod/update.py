@@ -53,6 +53,7 @@ async def update_pod_sandbox_resources(
     lock = _locks.setdefault(pod.id, asyncio.Lock())
     async with lock:
         await asyncio.shield(asyncio.ensure_future(_update(node, pod.id, added(resources, overhead))))
+    exchange = node.nri.active
     if exchange is not None:
         await exchange.post_update_pod(pod.id)
 
