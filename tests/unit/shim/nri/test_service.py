@@ -7,13 +7,18 @@ import os
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from shim.config import NriConfig
 from tests.unit.shim.fakes import container_config, make_node, pod_config
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from shim.pod.node import Node
 
 UNWANTED = (
     "shim.nri.exchange",
@@ -32,14 +37,26 @@ def test_a_node_without_plugins_and_devices_imports_nothing_of_them() -> None:
     assert run.stdout.strip() == "[]"
 
 
-def node_with(folder: Path, **settings):
-    nri = NriConfig(plugin_dir=str(folder / "p"), plugin_config_dir=str(folder / "c"), **settings)
-    return make_node(folder, nri=nri)[0]
+@pytest.fixture
+async def node_with(tmp_path: Path) -> AsyncIterator[Callable[..., Node]]:
+    """Make nodes with settings of NRI, and end their threads."""
+    made: list[Node] = []
+
+    def make(**settings: Any) -> Node:
+        nri = NriConfig(plugin_dir=str(tmp_path / "p"), plugin_config_dir=str(tmp_path / "c"), **settings)
+        made.append(make_node(tmp_path, nri=nri)[0])
+        return made[-1]
+
+    yield make
+    for node in made:
+        node.network.close()
+        node.workers.close()
+        node.database.close()
 
 
-async def test_the_socket_is_ours_alone(tmp_path: Path) -> None:
+async def test_the_socket_is_ours_alone(tmp_path: Path, node_with: Callable[..., Node]) -> None:
     path = str(tmp_path / "deep" / "s")
-    node = node_with(tmp_path, socket=path)
+    node = node_with(socket=path)
     os.mkdir(tmp_path / "deep")
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(path)  # nobody listens: what a crash leaves behind
@@ -55,9 +72,9 @@ async def test_the_socket_is_ours_alone(tmp_path: Path) -> None:
     assert not os.path.exists(path)
 
 
-async def test_a_socket_that_another_runtime_serves_is_left_alone(tmp_path: Path) -> None:
+async def test_a_socket_that_another_runtime_serves_is_left_alone(tmp_path: Path, node_with: Callable[..., Node]) -> None:
     path = str(tmp_path / "s")
-    node = node_with(tmp_path, socket=path)
+    node = node_with(socket=path)
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(path)
         other.listen()
@@ -68,25 +85,25 @@ async def test_a_socket_that_another_runtime_serves_is_left_alone(tmp_path: Path
         assert os.stat(path).st_ino == before
 
 
-async def test_a_socket_that_cannot_be_made_is_no_end(tmp_path: Path) -> None:
+async def test_a_socket_that_cannot_be_made_is_no_end(tmp_path: Path, node_with: Callable[..., Node]) -> None:
     (tmp_path / "file").touch()
-    node = node_with(tmp_path, socket=f"{tmp_path}/file/s")
+    node = node_with(socket=f"{tmp_path}/file/s")
     await node.nri.start()
     await node.nri.close()
 
 
-async def test_disabled(tmp_path: Path) -> None:
-    node = node_with(tmp_path, socket=f"{tmp_path}/s", enable=False)
+async def test_disabled(tmp_path: Path, node_with: Callable[..., Node]) -> None:
+    node = node_with(socket=f"{tmp_path}/s", enable=False)
     await node.nri.start()
     assert not os.path.exists(f"{tmp_path}/s")
     await node.nri.close()
 
 
-async def test_what_is_on_its_way_is_noted_without_plugins(tmp_path: Path) -> None:
+async def test_what_is_on_its_way_is_noted_without_plugins(node_with: Callable[..., Node]) -> None:
     from shim.container.create import create_container
     from shim.pod.run import run_pod_sandbox
 
-    node = node_with(tmp_path, enable=False)
+    node = node_with(enable=False)
     seen = []
     real = node.nri.create_container
 
