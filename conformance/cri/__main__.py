@@ -36,14 +36,16 @@ def main() -> int:
     critest.add_argument("arguments", nargs=argparse.REMAINDER, help="more arguments for critest")
     commands.add_parser("serve", help="serve until interrupted, and say where")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what has been started is ended either way
     try:
         with endpoint() as address:
             if chosen.command == "serve":
                 sys.stdout.write(f"{address}\n")
                 sys.stdout.flush()
-                signal.sigwait([signal.SIGINT, signal.SIGTERM])
-                return 0
+                signal.pause()
             return run(chosen.program, address, chosen.arguments)
+    except KeyboardInterrupt:
+        return 0 if chosen.command == "serve" else 130
     except (MissingToolError, DaemonError, FileNotFoundError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -61,7 +63,6 @@ def run(program: str, address: str, arguments: Sequence[str]) -> int:
 @contextmanager
 def endpoint() -> Iterator[str]:
     """Give the address of a private wherryd that finds the images; nothing is left afterwards."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="wherry-t"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)

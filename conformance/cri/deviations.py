@@ -85,6 +85,10 @@ TABLE: tuple[Deviation, ...] = (
     _containerd("node::test_rpc_is_served[[]ListPodSandboxMetrics]", _NO_METRICS),
     _containerd("node::test_rpc_is_served[[]RuntimeConfig]", "of cri-api 0.28", before="1.7"),
     _containerd("node::test_rpc_is_served[[]UpdatePodSandboxResources]", "of cri-api 0.32", before="2.2"),
+    _containerd("process::test_mount_options", "of cri-api 0.37"),
+    _containerd("process::test_recursive_read_only", "not known yet", before=_OLD),
+    _containerd("images::test_status_names_the_image_of_a_volume", "image_ref of a mount stays empty"),
+    _containerd("node::test_status_tells_of_mount_options", "of cri-api 0.37"),
     _containerd("node::test_handlers_have_a_default", "of cri-api 0.29", before=_OLD),
     _containerd("node::test_default_handler_has_a_feature*", "of cri-api 0.29", before=_OLD),
     _containerd("node::test_status_tells_of_supplemental_groups_policy", "of cri-api 0.31", before=_OLD),
@@ -106,8 +110,6 @@ TABLE: tuple[Deviation, ...] = (
     _containerd("usage::test_metrics_are_described", _NO_METRICS),
     _containerd("usage::test_update_of_an_exited_container_is_refused", "an ended container can be updated"),
     _containerd("usage::test_update_of_a_pod", "of cri-api 0.32", before="2.2"),
-    Deviation(test="*Checkpoint*", runtime="wherry", reason="criu is needed, and a version that uses it", always=False),
-    Deviation(test="*RestorePod*", runtime="wherry", reason="criu is needed, and a version that uses it", always=False),
 )
 
 

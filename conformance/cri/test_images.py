@@ -244,6 +244,13 @@ def test_a_container_of_an_unknown_image_is_refused(subject: Subject, shared_pod
     refused(lambda: subject.cri.create(shared_pod.id, order, shared_pod.config))
 
 
+def test_status_names_the_image_of_a_volume(subject: Subject, registry: Registry, shared_pod: Pod) -> None:
+    del registry
+    mount = api_pb2.Mount(container_path="/vol", readonly=True, image=api_pb2.ImageSpec(image=subject.image))
+    (shown,) = subject.cri.status(shared_pod.create(mounts=[mount])).mounts
+    assert shown.image.image_ref == _status(subject, subject.image).id
+
+
 @pytest.mark.parametrize("policy", ["whole", "path"])
 def test_image_as_volume(subject: Subject, registry: Registry, shared_pod: Pod, policy: str) -> None:
     del registry

@@ -83,6 +83,10 @@ def test_status_tells_of_supplemental_groups_policy(subject: Subject) -> None:
     assert subject.cri.runtime.Status(api_pb2.StatusRequest(), timeout=5).features.supplemental_groups_policy is True
 
 
+def test_status_tells_of_mount_options(subject: Subject) -> None:
+    assert subject.cri.runtime.Status(api_pb2.StatusRequest(), timeout=5).features.mount_options is True
+
+
 def test_runtime_config_has_a_driver(subject: Subject) -> None:
     config = subject.cri.runtime.RuntimeConfig(api_pb2.RuntimeConfigRequest(), timeout=5)
     assert config.HasField("linux")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,6 +158,25 @@ def test_volume(shared_pod: Pod, folder: Path) -> None:
 def test_read_only_volume(shared_pod: Pod, folder: Path) -> None:
     mount = api_pb2.Mount(container_path="/vol", host_path=str(folder), readonly=True)
     assert shared_pod.finish(("sh", "-c", "cat /vol/file && ! touch /vol/new"), mounts=[mount]).exit_code == 0
+
+
+def test_mount_options(shared_pod: Pod, folder: Path) -> None:
+    (folder / "run").write_text("#!/bin/sh\n", encoding="utf-8")
+    (folder / "run").chmod(0o755)
+    mount = api_pb2.Mount(container_path="/vol", host_path=str(folder), mount_options=["noexec", "nosuid", "nodev"])
+    script = "/vol/run 2>/dev/null && echo ran; grep ' /vol ' /proc/mounts | cut -d' ' -f4"
+    options = shared_pod.shell(script, mounts=[mount]).strip().split(",")
+    assert {"noexec", "nosuid", "nodev"} <= set(options)
+
+
+def test_recursive_read_only(shared_pod: Pod, folder: Path) -> None:
+    (folder / "inner").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(folder / "inner")], check=True)
+    try:
+        mount = api_pb2.Mount(container_path="/vol", host_path=str(folder), readonly=True, recursive_read_only=True)
+        assert shared_pod.finish(("sh", "-c", "! touch /vol/new && ! touch /vol/inner/new"), mounts=[mount]).exit_code == 0
+    finally:
+        subprocess.run(["umount", str(folder / "inner")], check=True)
 
 
 def test_file_as_volume(shared_pod: Pod, folder: Path) -> None:

@@ -34,7 +34,7 @@ def judge(endpoint: Endpoint, *arguments: str) -> dict[str, int]:
 def test_wherryd_passes_whole(wherryd: Wherryd) -> None:
     found = judge(wherryd, "conformance/cri")
     assert found["passed"] >= JUDGEMENTS
-    assert set(found) & {"failed", "errors", "skipped"} == set()
+    assert set(found) & {"failed", "errors", "skipped", "xfailed", "xpassed"} == set()
 
 
 def test_containerd_passes_but_for_the_table(containerd: Containerd) -> None:
