@@ -66,8 +66,13 @@ async def _save(node: Node, container: Container, location: str, seconds: float)
         await settled(node.jobs.job("rmtree", {"paths": [folder]}, timeout=None))
 
 
-async def save_containers(node: Node, folders: Mapping[str, Container], options: dict[str, bool], seconds: float) -> None:
-    """Save running containers of one pod at one moment, each into a new folder; the folders are the caller's to remove."""
+async def save_containers(
+    node: Node, folders: Mapping[str, Container], options: dict[str, bool], seconds: float, shared_memory: str = ""
+) -> None:
+    """Save running containers of one pod at one moment, each into a new folder; the folders are the caller's to remove.
+
+    With `shared_memory`, the directory that is the pod's /dev/shm, that is saved beside the folders.
+    """
     containers = list(folders.values())
     documents = {folder: _documents(node, container) for folder, container in folders.items()}
     await node.in_thread(lambda: _write(documents), seconds, "preparing a checkpoint")
@@ -75,6 +80,7 @@ async def save_containers(node: Node, folders: Mapping[str, Container], options:
         containers=[container.id for container in containers],
         folders=list(folders),
         options=options,
+        shared_memory=shared_memory,
         timeout_s=seconds,
     )
     try:

@@ -147,7 +147,7 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 def _apply(params: dict[str, Any]) -> dict[str, Any]:
     """Unpack the changed files; what only deleted.files names becomes a whiteout."""
     folder = params["folder"]
-    diff = os.open(os.path.join(folder, ROOTFS_DIFF), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    diff = os.open(os.path.join(folder, params.get("diff", ROOTFS_DIFF)), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     deleted = _deleted(os.path.join(folder, DELETED))
     limits = tar.Limits(max_bytes=params["max_bytes"], max_entries=params["max_entries"], max_ratio=params["max_ratio"])
     source = Source(diff, offset=0, length=os.fstat(diff).st_size)

@@ -75,6 +75,8 @@ async def _check(node: Node, pod: Pod, config: ContainerConfig, checkpoint: str)
     if handler is None:
         raise FailedPrecondition(f"runtime handler {pod.meta.handler!r} of pod {pod.id} is not configured any more")
     source = await find_checkpoint(node, config, checkpoint)
+    if source is not None and "user" in pod.status.namespaces:
+        raise FailedPrecondition(f"pod {pod.id} has a user namespace: criu cannot restore into it; run the pod without one")
     return Order(
         pod=pod,
         name=container_name(config.metadata, pod.id),

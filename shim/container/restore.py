@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from shim.container.checkpoint_names import CONFIG, INVENTORY
 from shim.errors import InvalidArgument, NotFound
+from shim.monitor.checkpoint import ROOTFS_DIFF
 
 if TYPE_CHECKING:
     from shim.gen.runtime.v1.api_pb2 import ContainerConfig
@@ -77,10 +78,23 @@ async def place_checkpoint(node: Node, container_id: str, upper: str | None, sou
     params: dict[str, Any] = {"action": "import", "source": source.path, "folder": folder}
     found = await node.in_job("checkpoint", params, SECONDS, f"reading checkpoint {source.path}")
     if found["diff"] and upper:
-        images = node.config.image
-        limits = {"max_bytes": images.max_layer_bytes, "max_entries": images.max_layer_entries, "max_ratio": images.max_ratio}
-        params = {"action": "apply", "folder": folder, "upper": upper, "source": source.path} | limits
-        await node.in_job("checkpoint", params, SECONDS, f"unpacking the changed files of checkpoint {source.path}")
+        await unpack_files(node, folder, upper)
+
+
+async def unpack_files(node: Node, folder: str, target: str, name: str = ROOTFS_DIFF) -> None:
+    """Unpack the tar `name` of a checkpoint's folder into the directory `target`, bounded as an image's layer is."""
+    images = node.config.image
+    params = {
+        "action": "apply",
+        "folder": folder,
+        "diff": name,
+        "upper": target,
+        "source": folder,
+        "max_bytes": images.max_layer_bytes,
+        "max_entries": images.max_layer_entries,
+        "max_ratio": images.max_ratio,
+    }
+    await node.in_job("checkpoint", params, SECONDS, f"unpacking the files of checkpoint {folder}")
 
 
 def restored_from(directory: str) -> str:

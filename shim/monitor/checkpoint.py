@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 IMAGES = "checkpoint"
 ROOTFS_DIFF = "rootfs-diff.tar"
 DELETED = "deleted.files"
+SHARED_MEMORY = "devshm-checkpoint.tar"
 SECONDS = 300.0
 """Time one container may take to be written, and its changed files."""
 OPTIONS = ("tcp_established", "tcp_close", "file_locks", "ext_unix_sk", "shell_job")
@@ -58,6 +59,13 @@ async def save(containers: list[Container], request: CheckpointRequest) -> None:
         for one, folder in zip(containers, request.folders, strict=True):
             await one.runtime.checkpoint(one.request.container_id, folder, request.options, seconds)
             await _save_files(one, folder, seconds)
+        if request.shared_memory and containers:
+            shared = os.path.join(os.path.dirname(request.folders[0]), SHARED_MEMORY)
+            await _save_shared(containers[0], request.shared_memory, shared, seconds)
+
+
+async def _save_shared(one: Container, source: str, path: str, seconds: float) -> None:
+    await process.call(one.reactor, "wherry-diff", lambda: {"deleted": write_diff(source, path)}, seconds=seconds)
 
 
 async def _save_files(one: Container, folder: str, seconds: float) -> None:

@@ -136,6 +136,8 @@ class CheckpointRequest:
     """For each of them an existing folder: "checkpoint" is made in it, rootfs-diff.tar and deleted.files."""
     options: dict[str, bool] = field(default_factory=dict)
     """criu's options, by the names of CriuOptions."""
+    shared_memory: str = ""
+    """The pod's /dev/shm, when it is to be saved with them: as devshm-checkpoint.tar beside the folders."""
     timeout_s: float = 0
     """For each step; 0: the monitor's own."""
 

@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToJson
 from shim.container.checkpoint import DEFAULTS, save_containers
 from shim.container.checkpoint_names import POD_CONFIG, POD_OPTIONS
 from shim.errors import FailedPrecondition, InvalidArgument
-from shim.monitor.checkpoint import OPTIONS
+from shim.monitor.checkpoint import OPTIONS, SHARED_MEMORY
 from shim.pod.rollback import Rollback, settled
 from shim.store.containers import State
 
@@ -44,14 +44,14 @@ async def checkpoint_pod(
         raise FailedPrecondition(f"pod {pod.id} is not running; only a running pod can be saved")
     chosen = criu_choice(options)
     containers = _containers(node, pod, container_ids)
+    shm = pod.status.namespaces.get("shm", "")
     folders = {f"{output_path}/{name}": container for name, container in containers.items()}
     await node.in_thread(lambda: _claim(output_path), SECONDS, f"preparing {output_path}")
     async with Rollback() as rollback:
-        rollback.undo(
-            "pod checkpoint", _remove, node, [*folders, *(f"{output_path}/{one}" for one in (POD_OPTIONS, POD_CONFIG))]
-        )
+        files = [f"{output_path}/{one}" for one in (POD_OPTIONS, POD_CONFIG, SHARED_MEMORY)]
+        rollback.undo("pod checkpoint", _remove, node, [*folders, *files])
         saving = node.flights.join(
-            ("checkpoint pod", pod.id), lambda: save_containers(node, folders, chosen, SECONDS), token=output_path
+            ("checkpoint pod", pod.id), lambda: save_containers(node, folders, chosen, SECONDS, shm), token=output_path
         )
         await settled(saving)
         await node.in_thread(lambda: _describe(output_path, pod, containers), SECONDS, f"writing {output_path}")

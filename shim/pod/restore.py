@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from shim.container.checkpoint_names import POD_OPTIONS
 from shim.container.create import create_container
 from shim.container.remove import remove_container
+from shim.container.restore import unpack_files
 from shim.errors import FailedPrecondition, InvalidArgument, NotFound
+from shim.monitor.checkpoint import SHARED_MEMORY
 from shim.pod.checkpoint import SECONDS, VERSION, criu_choice
 from shim.pod.remove import remove_pod_sandbox
 from shim.pod.rollback import Rollback
@@ -48,6 +50,9 @@ async def restore_pod(node: Node, request: RestorePodRequest) -> RestoredPod:
         pod_id = await run_pod_sandbox(node, request.config, request.runtime_handler)
         rollback.undo("pod", remove_pod_sandbox, node, pod_id)
         rollback.undo("running pod", stop_pod_sandbox, node, pod_id)
+        shm = node.pods.get(pod_id).status.namespaces.get("shm", "")
+        if shm and os.path.isfile(f"{path}/{SHARED_MEMORY}"):  # noqa: ASYNC240 - one look; the job reads it
+            await unpack_files(node, path, shm, SHARED_MEMORY)
         restored: dict[str, str] = {}
         for name, config in configs.items():
             restored[name] = await create_container(node, pod_id, config, folders[name])

@@ -126,10 +126,22 @@ def test_a_checkpoint_is_an_image_too(wherryd: Wherryd, pods: PodMaker, short_di
     name = "localhost/checkpoint:1"
     wherryd.load({name: images.TestImage(config={}, layers=(images.Layer(tar=(short_dir / "c.tar").read_bytes()),))})
     wherryd.cri.stop(container)
+    assert code(lambda: wherryd.cri.create(mapped_pod(scene), pods.container(name), scene.config)) == (
+        grpc.StatusCode.FAILED_PRECONDITION
+    )
     restored = wherryd.cri.create(scene.pod, pods.container(name, name="again"), scene.config)
     wherryd.cri.start(restored)
     assert scene.first(restored) > 2
     scene.goes_on(restored)
+
+
+def mapped_pod(scene: Scene) -> str:
+    """Run a pod with a user namespace, into which criu cannot restore."""
+    config = scene.pods.pod()
+    ids = [api_pb2.IDMapping(host_id=200000, container_id=0, length=65536)]
+    mapped = api_pb2.UserNamespace(mode=api_pb2.POD, uids=ids, gids=ids)
+    config.linux.security_context.namespace_options.userns_options.CopyFrom(mapped)
+    return scene.wherryd.cri.run_pod(config)
 
 
 def test_a_pod_is_saved_at_one_moment_and_restored(wherryd: Wherryd, pods: PodMaker, short_dir: Path) -> None:
@@ -154,7 +166,7 @@ def test_a_pod_is_saved_at_one_moment_and_restored(wherryd: Wherryd, pods: PodMa
         assert wherryd.cri.status(container).state == api_pb2.CONTAINER_CREATED
         wherryd.cri.start(container)
         scene.goes_on(container)
-        assert scene.execute(container, "cat /root/made") == "0 kept\n"
+        assert scene.execute(container, "cat /root/made /dev/shm/here") == "0 kept\nx\n"
 
 
 def test_what_cannot_be_saved_leaves_all_running_and_nothing_behind(wherryd: Wherryd, pods: PodMaker, short_dir: Path) -> None:
@@ -284,6 +296,20 @@ def test_bad_requests_for_a_pod(wherryd: Wherryd, pods: PodMaker, short_dir: Pat
         request = api_pb2.CheckpointPodRequest(**({"pod_sandbox_id": pod, "output_path": str(short_dir / "p")} | change))
         assert code(lambda request=request: wherryd.cri.runtime.CheckpointPod(request, timeout=30)) == wanted, change
     assert not (short_dir / "p").exists()
+
+
+def test_without_a_criu_that_works_the_error_names_it(
+    wherryd: Wherryd, pods: PodMaker, short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wherryd.stop()
+    monkeypatch.setenv("PATH", str(short_dir))
+    wherryd.start()
+    scene = Scene(wherryd, pods)
+    with pytest.raises(grpc.RpcError) as caught:
+        scene.save(scene.containers["main"], short_dir / "c.tar")
+    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert "criu is not installed" in caught.value.details()
+    scene.goes_on(scene.containers["main"])
 
 
 def test_bad_archives_make_no_container(wherryd: Wherryd, pods: PodMaker, short_dir: Path) -> None:
