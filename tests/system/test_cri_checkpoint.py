@@ -126,22 +126,17 @@ def test_a_checkpoint_is_an_image_too(wherryd: Wherryd, pods: PodMaker, short_di
     name = "localhost/checkpoint:1"
     wherryd.load({name: images.TestImage(config={}, layers=(images.Layer(tar=(short_dir / "c.tar").read_bytes()),))})
     wherryd.cri.stop(container)
-    assert code(lambda: wherryd.cri.create(mapped_pod(scene), pods.container(name), scene.config)) == (
-        grpc.StatusCode.FAILED_PRECONDITION
-    )
+    mapped = pods.pod()
+    config = pods.container(name)
+    ids = [api_pb2.IDMapping(host_id=200000, container_id=0, length=65536)]
+    for modes in (mapped.linux.security_context.namespace_options, config.linux.security_context.namespace_options):
+        modes.userns_options.CopyFrom(api_pb2.UserNamespace(mode=api_pb2.POD, uids=ids, gids=ids))
+    pod = wherryd.cri.run_pod(mapped)
+    assert code(lambda: wherryd.cri.create(pod, config, mapped)) == grpc.StatusCode.FAILED_PRECONDITION
     restored = wherryd.cri.create(scene.pod, pods.container(name, name="again"), scene.config)
     wherryd.cri.start(restored)
     assert scene.first(restored) > 2
     scene.goes_on(restored)
-
-
-def mapped_pod(scene: Scene) -> str:
-    """Run a pod with a user namespace, into which criu cannot restore."""
-    config = scene.pods.pod()
-    ids = [api_pb2.IDMapping(host_id=200000, container_id=0, length=65536)]
-    mapped = api_pb2.UserNamespace(mode=api_pb2.POD, uids=ids, gids=ids)
-    config.linux.security_context.namespace_options.userns_options.CopyFrom(mapped)
-    return scene.wherryd.cri.run_pod(config)
 
 
 def test_a_pod_is_saved_at_one_moment_and_restored(wherryd: Wherryd, pods: PodMaker, short_dir: Path) -> None:
