@@ -82,7 +82,8 @@ def container_dir(state_root: str, container_id: str) -> str:
     """Give the container's directory; raise StateFault for an id that is no plain name."""
     plain = container_id.replace("_", "a").replace("-", "a").replace("+", "a").replace(".", "a")
     if not plain.isascii() or not plain.isalnum() or container_id in (".", ".."):
-        raise StateFault(f"invalid container id {container_id!r}: use letters, digits, '_', '-', '+' and '.'")
+        why = "invalid character in it: use letters, digits, '_', '-', '+' and '.'"
+        raise StateFault(f"invalid container ID format {container_id!r}: {why}")
     return os.path.join(state_root, container_id)
 
 

@@ -252,8 +252,18 @@ def kill(context: Context) -> int:
 
 
 def delete(context: Context) -> int:
-    """Remove a stopped container, or with --force any."""
-    api.delete(context.root, context.container_id, force=context.values.flag("force"))
+    """Remove a stopped container, or with --force any; with --regex all whose ids match."""
+    names = [context.container_id]
+    if context.values.flag("regex"):
+        import re
+
+        try:
+            pattern = re.compile(context.container_id)
+        except re.error as error:
+            raise UsageFault(f'"{context.container_id}" is not a regular expression: {error}') from None
+        names = [state.id for state in api.list_containers(context.root) if pattern.search(state.id)]
+    for name in names:
+        api.delete(context.root, name, force=context.values.flag("force"))
     return 0
 
 

@@ -90,7 +90,10 @@ COMMANDS: dict[str, Command] = {
         1,
         1,
         True,
-        "--force, -f  kill the container if it still runs; an absent one is no error",
+        """
+   --force, -f  kill the container if it still runs; an absent one is no error
+   --regex, -r  the argument is a regular expression: delete every container it is found in
+""",
         "lifecycle:delete",
     ),
     "events": (

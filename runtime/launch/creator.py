@@ -291,7 +291,8 @@ def _write_proc(pid: int, name: str, text: str) -> None:
 def _serve_init(plan: LaunchPlan, link: Link, state: ContainerState, cgroup: Cgroup) -> ContainerState:
     """Do for init what it cannot do itself, until it waits at the gate."""
     folder = container_dir(plan.request.state_root, plan.request.container_id)
-    cgroup.apply(plan.spec.linux.resources)  # while init mounts; devices wait until it has made its nodes
+    if not plan.request.without_cgroups:
+        cgroup.apply(plan.spec.linux.resources)  # while init mounts; devices wait until it has made its nodes
     compiled = compile_filter(plan.spec.linux.seccomp, folder)
     if plan.has_runtime_hooks():
         _await(plan, link, state.pid, protocol.MOUNTED)

@@ -59,8 +59,10 @@ def validate(spec: Spec) -> None:
     if "uts" not in namespaces:
         for name, value in (("hostname", spec.hostname), ("domainname", spec.domainname)):
             _require(not value, f"/{name}", f"a {name} needs a uts namespace in /linux/namespaces")
-    twice = spec.domainname and any(name in ("kernel.domainname", "kernel/domainname") for name, _ in spec.linux.sysctl)
-    _require(not twice, "/linux/sysctl/kernel.domainname", "conflicts with /domainname")
+    for name, value in spec.linux.sysctl:
+        if name.replace("/", ".") == "kernel.domainname":
+            agree = spec.domainname in ("", value)
+            _require(agree, "/linux/sysctl/kernel.domainname", "conflicts with /domainname")
     _mounts(spec, namespaces)
     for kind, hooks in _hook_kinds(spec):
         for index, hook in enumerate(hooks):

@@ -90,3 +90,17 @@ def test_the_document_may_lie_elsewhere(oci: Oci) -> None:
     done = oci.call("--cgroup-manager", "cgroupfs", "run", "--detach", "--config", "other/document.json", name, **QUIET)
     assert done.returncode == 0
     assert "FROM=elsewhere" in oci.ok("exec", name, "env").splitlines()
+
+
+def test_a_container_may_do_without_a_cgroup(ours: Oci) -> None:
+    """podman --cgroups=disabled asks for it so, of crun and of whoever stands in for it."""
+    ours.config["linux"]["resources"] = {"pids": {"limit": 3}}
+    ours.write("sleep", "100")
+    name = ours.new_id()
+    assert ours.call("--cgroup-manager", "disabled", "run", "--detach", name, **QUIET).returncode == 0
+    with open(f"/proc/{ours.state(name)['pid']}/cgroup", encoding="ascii") as theirs, open("/proc/self/cgroup") as own:
+        assert theirs.read() == own.read()
+    assert "cgroups not configured" in ours.call("pause", name).stderr
+    other = ours.start("sleep", "100")
+    ours.ok("delete", "--force", "--regex", f"^({name}|{other})$")
+    assert json.loads(ours.ok("list", "--format", "json") or "null") is None
