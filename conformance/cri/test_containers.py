@@ -231,6 +231,15 @@ def test_stop_waits_for_the_grace_period(subject: Subject, shared_pod: Pod) -> N
     assert subject.cri.status(container).exit_code == 5
 
 
+def test_stop_signal(subject: Subject, shared_pod: Pod) -> None:
+    script = "trap 'exit 6' USR1; trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"
+    container = shared_pod.run(("sh", "-c", script), stop_signal=api_pb2.SIGNAL_SIGUSR1)
+    _until_ready(subject, container)
+    assert subject.cri.status(container).stop_signal == api_pb2.SIGNAL_SIGUSR1
+    subject.cri.stop(container, timeout=20)
+    assert subject.cri.status(container).exit_code == 6
+
+
 def test_stop_kills_after_the_grace_period(subject: Subject, shared_pod: Pod) -> None:
     container = shared_pod.run(("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"))
     _until_ready(subject, container)

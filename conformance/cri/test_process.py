@@ -73,6 +73,11 @@ PROCESS: dict[str, tuple[Set, str, str]] = {
     "no capability": (lambda o: _capabilities(o, drop=("ALL",)), BOUNDING, "0000000000000000"),
     "all but those": (lambda o: _capabilities(o, add=("KILL",), drop=("ALL",)), BOUNDING, "0000000000000020"),
     "no effective capability of a user": (lambda o: _user(o, 1), "grep CapEff /proc/self/status | cut -f2", "0000000000000000"),
+    "ambient capability of a user": (
+        lambda o: (_user(o, 1000), _security(o).capabilities.add_ambient_capabilities.append("NET_BIND_SERVICE")),
+        "grep -E 'CapAmb|CapEff' /proc/self/status | cut -f2",
+        "0000000000000400\n0000000000000400",
+    ),
     "new privileges": (lambda _o: None, "grep NoNewPrivs /proc/self/status | cut -f2", "0"),
     "no new privileges": (
         lambda o: setattr(_security(o), "no_new_privs", True),
@@ -223,6 +228,23 @@ def test_privileged(subject: Subject) -> None:
     node = os.stat("/dev/full")
     assert subject.cri.execute(container, "sh", "-c", "ls /dev | wc -l").stdout.strip().isdigit()
     assert node.st_rdev
+
+
+def _mapped(config: api_pb2.PodSandboxConfig, first: int = 1_000_000) -> None:
+    mapping = api_pb2.IDMapping(host_id=first, container_id=0, length=65536)
+    options = api_pb2.UserNamespace(mode=api_pb2.POD, uids=[mapping], gids=[mapping])
+    config.linux.security_context.namespace_options.userns_options.CopyFrom(options)
+
+
+@pytest.mark.parametrize("network", [True, False])
+def test_user_namespace(subject: Subject, network: bool) -> None:
+    config = subject.pod(network=network)
+    _mapped(config)
+    pod = subject.run_config(config)
+    container = pod.run()
+    script = "id -u; stat -c %u /bin/busybox; tr -s ' ' < /proc/self/uid_map; touch /new && stat -c %u /new"
+    assert subject.cri.execute(container, "sh", "-c", script).stdout == b"0\n0\n 0 1000000 65536\n0\n"
+    assert os.stat(f"/proc/{subject.cri.info(container)['pid']}").st_uid == 1_000_000
 
 
 def test_privileged_in_an_unprivileged_pod_is_refused(subject: Subject, shared_pod: Pod) -> None:

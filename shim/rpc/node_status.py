@@ -50,7 +50,11 @@ def status(node: Node, *, verbose: bool) -> api_pb2.StatusResponse:
         status=api_pb2.RuntimeStatus(conditions=conditions),
         info=_info(node) if verbose else {},
         runtime_handlers=_handlers(node),
-        features=api_pb2.RuntimeFeatures(supplemental_groups_policy=True, mount_options=True),
+        features=api_pb2.RuntimeFeatures(
+            supplemental_groups_policy=True,
+            user_namespaces_host_network=_features(node, node.config.runtime.default_handler).user_namespaces,
+            mount_options=True,
+        ),
     )
 
 

@@ -78,6 +78,33 @@ def test_the_network_is_its_own(wherryd: Wherryd, pods: PodMaker) -> None:
     assert "eth0" in run(wherryd, pods, "ip link set lo down; ip link set lo up; ip -o link", linux=linux)
 
 
+def test_in_the_node_s_network(wherryd: Wherryd, pods: PodMaker) -> None:
+    assert wherryd.cri.runtime.Status(api_pb2.StatusRequest()).features.user_namespaces_host_network
+    config = pods.pod(host_network=True)
+    modes = config.linux.security_context.namespace_options
+    modes.userns_options.CopyFrom(mapped())
+    pod = wherryd.cri.run_pod(config)
+    order = pods.container(BUSYBOX, ["sleep", "1000"])
+    order.linux.security_context.namespace_options.CopyFrom(modes)
+    container = wherryd.cri.create(pod, order, config)
+    wherryd.cri.start(container)
+    links = set(wherryd.cri.execute(container, "ls", "/sys/class/net").stdout.decode().split())
+    assert links == set(os.listdir("/sys/class/net"))
+    denied = wherryd.cri.execute(container, "sh", "-c", "touch /sys/x || ip link set lo down")
+    assert denied.exit_code != 0
+
+
+def test_a_pod_needs_its_root(wherryd: Wherryd, pods: PodMaker) -> None:
+    config = pods.pod()
+    options = mapped()
+    options.uids[0].container_id = options.gids[0].container_id = 1
+    config.linux.security_context.namespace_options.userns_options.CopyFrom(options)
+    with pytest.raises(grpc.RpcError) as caught:
+        wherryd.cri.run_pod(config)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "container id 0" in caught.value.details()
+
+
 def test_an_image_s_volume_belongs_to_it(wherryd: Wherryd, pods: PodMaker) -> None:
     wherryd.load({"localhost/volumes:1": volume_image()})
     script = "cat /data/f; stat -c %u:%g /data /data/f; touch /data/new"

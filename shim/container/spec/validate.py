@@ -137,6 +137,8 @@ def _check_user_namespace(options: UserNamespace) -> None:
         raise InvalidArgument("userns_options has mappings, and mode NODE means the node's user namespace")
     if options.mode == POD and not (options.uids and options.gids):
         raise InvalidArgument("userns_options.mode POD needs mappings of uids and of gids")
+    if any(mapping.container_id for mapping in (*options.uids, *options.gids)):
+        raise InvalidArgument("userns_options maps no one to container id 0: a pod needs its root")
 
 
 def _check_mapping(mapping: IDMapping, field: str) -> None:
