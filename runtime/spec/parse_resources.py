@@ -39,8 +39,13 @@ def _device_rule(at: Reader) -> DeviceRule:
         type=at.text("type") or "a",
         major=_number_or_any(at, "major"),
         minor=_number_or_any(at, "minor"),
-        access=at.text("access") or "rwm",
+        access=_access(at.text("access")),
     )
+
+
+def _access(text: str) -> str:
+    """Give the accesses of a rule; an "a" beside others, which v1's files know, says nothing more, as with runc."""
+    return (text.replace("a", "") or text) if text else "rwm"
 
 
 def _number_or_any(at: Reader, key: str) -> int | None:
@@ -110,7 +115,8 @@ def _throttle(at: Reader) -> ThrottleDevice:
 
 
 def _hugepage_limit(at: Reader) -> HugepageLimit:
-    return HugepageLimit(page_size=at.need_text("pageSize"), limit=at.need_integer("limit", U64))
+    # runc reads members in any case; this one is met in lower case
+    return HugepageLimit(page_size=at.text("pagesize") or at.need_text("pageSize"), limit=at.need_integer("limit", U64))
 
 
 def _network(at: Reader) -> Network:

@@ -210,3 +210,9 @@ def test_any_bytes_are_a_spec_fault(data: bytes) -> None:
 @pytest.mark.parametrize("rootless", [False, True])
 def test_default_document_is_valid(rootless: bool) -> None:
     validate(parse_spec(default_spec(rootless=rootless)))
+
+
+@pytest.mark.parametrize(("text", "access"), [("", "rwm"), ("r", "r"), ("rwa", "rw"), ("a", "a"), ("rx", "rx")])
+def test_accesses_of_a_device_rule(text: str, access: str) -> None:
+    rules = [{"allow": True, "access": text}]
+    assert parse_spec(with_change("/linux/resources/devices", rules)).linux.resources.devices[0].access == access
