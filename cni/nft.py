@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import os
 import re
+import socket
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -213,6 +214,8 @@ def _prefix_of_digest(network: str) -> str:
     return f"digest {_digest(network)} "
 
 
+_NETLINK_NETFILTER = 12
+"""The protocol of linux/netlink.h; its module is loaded with the first socket."""
 _loaded: list[ctypes.CDLL] = []
 
 
@@ -248,6 +251,12 @@ def _context() -> int:
 
 def _new_context() -> int:
     library = _library()
+    try:
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER).close()
+    except OSError as error:  # the library would end this process
+        raise CniFault(
+            f"nftables cannot be reached: {error.strerror}; load the kernel's module nf_tables", code=Code.PLUGIN_NOT_AVAILABLE
+        ) from None
     context: int | None = library.nft_ctx_new(0)
     if not context:
         raise CniFault("nftables cannot be reached: no context", code=Code.PLUGIN_NOT_AVAILABLE)

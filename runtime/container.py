@@ -84,9 +84,9 @@ def _hook_state(state: ContainerState, status: str) -> str:
 def _cgroup(state: ContainerState) -> Cgroup | None:
     if not state.cgroup:
         return None
-    from runtime.apply.cgroup import from_paths
+    from runtime.apply.cgroup import from_state
 
-    return from_paths(state.cgroup, spares=bool(state.spares_cgroups))
+    return from_state(state)
 
 
 def _need_cgroup(state: ContainerState) -> Cgroup:
@@ -202,6 +202,8 @@ def update_resources(state_root: str, container_id: str, resources: Resources) -
         raise StateFault(f"cannot update container {container_id!r}: it is stopped")
     group = _need_cgroup(state)
     group.apply(_completed(group, resources))
+    if resources.devices:
+        group.apply_devices(resources.devices)
 
 
 def _completed(group: Cgroup, resources: Resources) -> Resources:

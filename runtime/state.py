@@ -34,7 +34,8 @@ class ContainerState(Record):
 
     `start_time` and `creator_start` are clock ticks since boot (proc(5)); `namespaces` are the types of those the container
     does not share with the runtime; `cgroup` is what runtime.apply.cgroup needs to open it again;
-    with `spares_cgroups` it may lack what the runtime could not write to.
+    with `spares_cgroups` it may lack what the runtime could not write to. `unit` is the scope (name, slice, whether of a user's
+    manager) when systemd made the cgroup.
     """
 
     oci_version: str
@@ -62,6 +63,7 @@ class ContainerState(Record):
     """The resctrl group, and the directories made for it."""
     mounts_kept: int | None = None
     """Without a mount namespace: how many mounts lay at the root before the container's own."""
+    unit: tuple[str, str, bool] | None = None
 
     def public(self) -> dict[str, Any]:
         """Give the state as runtime-spec and runc's `state` spell it."""
@@ -178,6 +180,7 @@ _RARE: dict[str, Callable[[Any], Any]] = {
     "config": str,
     "resctrl": tuple,
     "mounts_kept": int,
+    "unit": tuple,
 }
 """Fields most containers do not have, and how each is read back."""
 

@@ -84,9 +84,13 @@ def mount_overlay(request: RootfsMount, id_maps: IdMaps | None = None) -> int:
         return mount_mapped_overlay(request, id_maps)
     with Step("mount the root overlay"):
         context = k.fsopen("overlay")
+        lower = request.lower
+        if len(lower) == 1 and not request.upper:
+            lower = (lower[0], _empty_layer())  # overlayfs wants two layers when there is no upper one
         try:
             k.fsconfig_string(context, "source", "overlay")
-            _add_lower(context, request)
+            for folder in lower:
+                k.fsconfig_string(context, "lowerdir+", folder)
             if request.upper and request.work:
                 k.fsconfig_string(context, "upperdir", request.upper)
                 k.fsconfig_string(context, "workdir", request.work)
@@ -94,6 +98,10 @@ def mount_overlay(request: RootfsMount, id_maps: IdMaps | None = None) -> int:
             return make_overlay(context, request)
         except OSError as error:
             said = k.messages(context)
+            if error.errno == errno.EINVAL and not said:
+                from runtime.apply.oldoverlay import mount_old_overlay
+
+                return mount_old_overlay(request, lower)
             raise RuntimeFault(said, step="mount the root overlay", errno=error.errno, path=request.lower[0]) from error
         finally:
             os.close(context)
@@ -118,21 +126,6 @@ def make_overlay(context: int, request: RootfsMount) -> int:
         errno=number,
         path=request.upper,
     )
-
-
-def _add_lower(context: int, request: RootfsMount) -> None:
-    lower = request.lower
-    if len(lower) == 1 and not request.upper:
-        lower = (lower[0], _empty_layer())  # overlayfs wants two layers when there is no upper one
-    try:
-        for folder in lower:
-            k.fsconfig_string(context, "lowerdir+", folder)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        # before Linux 6.5: one string of at most 255 characters a value, so short names of descriptors
-        names = [f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_CLOEXEC)}" for folder in lower]
-        k.fsconfig_string(context, "lowerdir", ":".join(names))
 
 
 def _empty_layer() -> str:

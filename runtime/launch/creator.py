@@ -120,15 +120,15 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
 
 def make_cgroup(plan: LaunchPlan, rights: Standing) -> Cgroup:
     """Give the cgroup the container is to have; nothing is made yet."""
+    path = plan.spec.linux.cgroups_path
+    if plan.request.systemd_cgroup and not plan.request.without_cgroups:
+        from runtime.apply.cgroup.scope import new_scope
+
+        return new_scope(plan.spec, plan.request.container_id, user=rights.spares_cgroups)
     from runtime.apply.cgroup import Cgroup, for_container
 
     if plan.request.without_cgroups:
         return Cgroup((), spares=True)
-    if plan.request.systemd_cgroup:
-        from runtime.plan.cgroup import require_no_systemd
-
-        require_no_systemd(plan.spec.linux.cgroups_path)
-    path = plan.spec.linux.cgroups_path
     return for_container(path, plan.request.container_id, spares=rights.spares_cgroups)
 
 
@@ -149,6 +149,7 @@ def first_state(plan: LaunchPlan, cgroup: Cgroup) -> ContainerState:
         namespaces=plan.namespaces.private(),
         cgroup=cgroup.paths,
         spares_cgroups=cgroup.spares or None,
+        unit=cgroup.unit_record,
         hooks=plan.spec.hooks,
         seccomp_flags=None if seccomp is None else seccomp.flags,
         seccomp_listener=_listener(seccomp),
@@ -303,6 +304,7 @@ def _serve_init(plan: LaunchPlan, link: Link, state: ContainerState, cgroup: Cgr
     cgroup.apply_devices(plan.spec.linux.resources.devices)
     link.send(protocol.CONFINED, compiled)
     link.receive(protocol.READY)
+    cgroup.release()
     return state
 
 

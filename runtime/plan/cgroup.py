@@ -138,21 +138,6 @@ def cgroup_paths(layout: Layout, cgroups_path: str, container_id: str) -> Pairs:
     return tuple(paths)
 
 
-def require_no_systemd(cgroups_path: str) -> None:
-    """Judge cgroupsPath for the systemd driver and refuse it: this build drives cgroupfs only."""
-    parts = cgroups_path.split(":")
-    if cgroups_path and len(parts) != 3:
-        raise CgroupFault(
-            f'cgroupsPath "{cgroups_path}" is not of the form slice:prefix:name, which --systemd-cgroup needs',
-            step="find the container's cgroup",
-        )
-    raise KernelFault(
-        "systemd is not running: --systemd-cgroup needs it; leave the option out to use cgroupfs",
-        feature="systemd",
-        step="find the container's cgroup",
-    )
-
-
 def sub_paths(paths: Pairs, wanted: str) -> Pairs:
     """Give the directories of a sub-cgroup: "path", or "controller[,controller]:path" for some v1 hierarchies only.
 

@@ -86,3 +86,23 @@ def device_writes(policy: DevicePolicy) -> tuple[Write, ...]:
     writes = [Write(controller="devices", choices=((default, "a"),))]
     writes += [Write(controller="devices", choices=((other, f"{spell(key)} {access}"),)) for key, access in policy.exceptions]
     return tuple(writes)
+
+
+def device_changes(policy: DevicePolicy, listed: str) -> tuple[Write, ...]:
+    """Give the writes that turn what devices.list shows into `policy`, allowing first: nothing kept is forbidden meanwhile.
+
+    A list that allows everything, or is to, cannot be changed so: it is set anew.
+    """
+    held = [line for line in listed.splitlines() if line]
+    if policy.allow or any(line.startswith("a") for line in held):
+        return device_writes(policy)
+    wanted = {spell(key): access for key, access in policy.exceptions}
+    allowed = [f"{device} {access}" for device, access in wanted.items() if f"{device} {access}" not in held]
+    denied = []
+    for line in held:
+        device, _, access = line.rpartition(" ")
+        rest = "".join(letter for letter in access if letter not in wanted.get(device, ""))
+        if rest:
+            denied.append(f"{device} {rest}")
+    changes = [("devices.allow", one) for one in allowed] + [("devices.deny", one) for one in denied]
+    return tuple(Write(controller="devices", choices=(change,)) for change in changes)

@@ -84,7 +84,7 @@ def _amount(value: int) -> int | str:
 def _memory(memory: Memory) -> Iterator[Write]:
     if memory.swappiness:
         raise KernelFault("cgroup v2 has no memory swappiness", feature="memory swappiness", step="plan the cgroup")
-    swap = _swap(memory)
+    swap = swap_alone(memory)
     if swap is not None:
         yield _write("memory", "memory.swap.max", swap, optional=swap in ("max", 0))
     if memory.limit:
@@ -93,8 +93,8 @@ def _memory(memory: Memory) -> Iterator[Write]:
         yield _write("memory", "memory.low", _amount(memory.reservation))
 
 
-def _swap(memory: Memory) -> int | str | None:
-    """Give swap alone: the document counts memory and swap together, as v1 does."""
+def swap_alone(memory: Memory) -> int | str | None:
+    """Give swap alone ("max" without a limit, None when not asked for): the document counts memory and swap together."""
     if memory.limit == -1 and not memory.swap:
         return "max"
     if not memory.swap:
@@ -106,10 +106,14 @@ def _swap(memory: Memory) -> int | str | None:
     return memory.swap - memory.limit
 
 
+def io_weight(weight: int) -> int:
+    """Turn a blkio weight (10 to 1000) into a v2 weight (1 to 10000)."""
+    return 1 + (weight - 10) * 9999 // 990
+
+
 def _block_io(block_io: BlockIo) -> Iterator[Write]:
     if block_io.weight:
-        converted = 1 + (block_io.weight - 10) * 9999 // 990
-        choices = (("io.bfq.weight", str(block_io.weight)), ("io.weight", f"default {converted}"))
+        choices = (("io.bfq.weight", str(block_io.weight)), ("io.weight", f"default {io_weight(block_io.weight)}"))
         yield Write(controller="io", choices=choices)
     for device in block_io.weight_devices:
         if device.weight:

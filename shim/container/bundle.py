@@ -23,7 +23,6 @@ from shim.container.spec.users import resolve_user
 from shim.errors import FailedPrecondition, InvalidArgument
 from shim.gen.runtime.v1 import api_pb2
 from shim.monitor.protocol import ContainerCreate, RootfsMount
-from shim.pod.cgroup import default_parent
 from shim.pod.features import features_of
 from shim.pod.files import pod_files, write_file
 from shim.pod.namespaces import options
@@ -159,11 +158,9 @@ def _write(node: Node, order: BundleOrder, bundle: Bundle, directories: Iterable
 
 def spec_settings(node: Node, pod: Pod) -> SpecSettings:
     """Give the daemon's settings for the specs of one pod."""
-    cgroup = node.config.cgroup
     handler = node.config.runtime.handler(pod.meta.handler)
     return SpecSettings(
-        systemd_cgroup=cgroup.driver == "systemd",
-        cgroup_parent=default_parent(cgroup, pod.meta.cgroup),
+        pod_cgroup=pod.meta.cgroup,
         default_seccomp_profile=handler.seccomp_profile if handler is not None else "",
     )
 
@@ -182,7 +179,6 @@ def create_request(node: Node, container: Container, rootfs: RootfsSpec) -> Cont
         stdin=config.stdin,
         stdin_once=config.stdin and config.stdin_once,
         log_path=container.meta.log_path,
-        systemd_cgroup=node.config.cgroup.driver == "systemd",
         checkpoint=restored_from(node.container_dir(container.id)),
         options=dict.fromkeys(("tcp_close", "file_locks", "ext_unix_sk"), True),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from shim.container.bundle import spec_settings
+from shim.container.spec.inputs import SpecSettings
 from shim.container.spec.paths import cgroups_path
 from shim.container.status import get_container, list_containers
 from shim.container.stop import LIVE
@@ -55,7 +55,7 @@ def measure(node: Node, containers: Sequence[Container]) -> Callable[[], list[ap
         for container, pod, layer in subjects:
             usage = None
             if container.state in LIVE:
-                usage = stats.group(container.id, partial(container_cgroup, node, pod, container)).usage()
+                usage = stats.group(container.id, partial(container_cgroup, pod, container)).usage()
             rate = None if usage is None else stats.rate(container.id, usage, container.status.created_at)
             found.append(messages.container_stats(container, usage, rate, layer, mountpoint))
         return found
@@ -63,9 +63,9 @@ def measure(node: Node, containers: Sequence[Container]) -> Callable[[], list[ap
     return work
 
 
-def container_cgroup(node: Node, pod: Pod, container: Container) -> str:
+def container_cgroup(pod: Pod, container: Container) -> str:
     """Give the path of a container's cgroup as its config.json has it."""
-    return cgroups_path(pod.config, container.id, spec_settings(node, pod))
+    return cgroups_path(pod.config, container.id, SpecSettings(pod_cgroup=pod.meta.cgroup))
 
 
 def layer_dir(node: Node, container_id: str) -> str:

@@ -80,6 +80,8 @@ class NamespaceRequest:
     """Written inside the new namespaces, keys with dots; only those of net and ipc are namespaced."""
     shm_size: int = 64 * 1024 * 1024
     """Bytes of the tmpfs that becomes the pod's /dev/shm; 0 for none. Made only with `ipc`."""
+    scope: str = ""
+    """The systemd scope that is to hold the pod, as slice:prefix:name; "" without systemd's driver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

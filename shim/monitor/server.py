@@ -9,11 +9,12 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from runtime.apply.cgroup import detect
 from runtime.kernel.prctl import set_child_subreaper, set_dumpable
 from shim import process, wire
 from shim.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented, WherryError
 from shim.link import Link, close_all
-from shim.monitor import pod
+from shim.monitor import pod, scope
 from shim.monitor.checkpoint import save
 from shim.monitor.container import Container, Surroundings, check_new, still_lives
 from shim.monitor.execs import Execs
@@ -68,6 +69,8 @@ class Monitor:
         self._sessions: set[Session] = set()
         self._namespaces: PodNamespaces | None = pod.load(state_dir)
         self._execs = Execs(self.reactor)
+        self._home: tuple[str, ...] = ()
+        """Where the monitor was before it went into its pod's scope."""
         scratch = os.path.join(state_dir, "scratch")
         os.makedirs(scratch, 0o700, exist_ok=True)
         self._scratch = scratch
@@ -147,6 +150,13 @@ class Monitor:
         request = decode(NamespaceRequest, message)
         if self._namespaces is not None:
             raise FailedPrecondition(f"pod {self.pod_id} has its namespaces already")
+        if request.scope:
+            self._home = scope.home(detect())
+            own = os.getpid()
+            entering = process.call(
+                self.reactor, "wherry-scope", lambda: scope.enter(request.scope, own), seconds=_SETUP_SECONDS
+            )
+            await entering
         made = await self._aside_or_here(pod.fits_here(request), lambda: pod.make(request, self.state_dir))
         self._namespaces = decode(PodNamespaces, made["namespaces"])
         return encode(self._namespaces)  # type: ignore[no-any-return]  # a dataclass becomes an object
@@ -165,6 +175,7 @@ class Monitor:
             except Exception as error:  # noqa: BLE001 - every step runs even when an earlier one fails
                 failures.append(f"{type(error).__name__}: {error}")
         process.here(lambda: pod.remove_all(self.state_dir))
+        scope.leave(self._home)
         self._namespaces = None
         if failures:
             raise WherryError(f"pod {self.pod_id} was not torn down completely: {'; '.join(failures)}")

@@ -1,10 +1,15 @@
-"""The pod-level cgroup of pods that come without a parent."""
+"""The cgroup that holds all of a pod."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from typing import TYPE_CHECKING
+
+from runtime.errors import CgroupFault
+from runtime.plan.systemd import unit_of
+from shim.container.spec.paths import slice_name
+from shim.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from shim.config import CgroupConfig
@@ -14,20 +19,32 @@ ROOT = "/sys/fs/cgroup"
 
 
 def own_cgroup(config: CgroupConfig, pod: PodSandboxConfig, pod_id: str) -> str:
-    """Give the cgroup that we make and remove for the pod; empty when kubelet names a parent or systemd makes them."""
-    if pod.linux.cgroup_parent or config.driver == "systemd":
+    """Give the cgroup that is made for the pod and removed with it; empty when kubelet names it and systemd is not asked."""
+    scope = scope_of(config, pod, pod_id)
+    if scope:
+        return unit_of(scope, "").path
+    return "" if pod.linux.cgroup_parent else f"{config.parent.rstrip('/')}/{pod_id}"
+
+
+def scope_of(config: CgroupConfig, pod: PodSandboxConfig, pod_id: str) -> str:
+    """Give the scope that holds the pod as slice:prefix:name; empty without systemd's driver.
+
+    Of a parent like /a.slice/a-b.slice systemd needs only the last part, whose name says the way. Raises InvalidArgument for
+    a parent that is no slice.
+    """
+    if config.driver != "systemd":
         return ""
-    return f"{config.parent.rstrip('/')}/{pod_id}"
+    scope = f"{slice_name(pod.linux.cgroup_parent or config.slice)}:wherry:{pod_id}"
+    try:
+        unit_of(scope, "")
+    except CgroupFault as fault:
+        raise InvalidArgument(f"linux.cgroup_parent {pod.linux.cgroup_parent!r}: {fault.message}") from None
+    return scope
 
 
-def default_parent(config: CgroupConfig, own: str) -> str:
-    """Give the parent for containers of a pod that names none."""
-    return config.slice if config.driver == "systemd" else own
-
-
-def pod_cgroup(config: CgroupConfig, own: str, pod: PodSandboxConfig) -> str:
-    """Give the path of the cgroup that holds the pod's containers: ours, kubelet's, or the slice they are put into."""
-    return own or pod.linux.cgroup_parent or config.slice
+def pod_cgroup(own: str, pod: PodSandboxConfig) -> str:
+    """Give the path of the cgroup that holds the pod's containers: ours or kubelet's."""
+    return own or pod.linux.cgroup_parent
 
 
 def remove_cgroup(path: str, root: str = ROOT) -> None:

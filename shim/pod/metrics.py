@@ -13,7 +13,6 @@ from shim.gen.runtime.v1 import api_pb2
 from shim.pod.cgroup import pod_cgroup
 from shim.pod.status import list_pods
 from shim.stats import host
-from shim.stats.cgroup import plain_path
 from shim.stats.metrics import Reading, encode
 from shim.stats.network import read_interfaces
 from shim.stats.processes import look, members, open_files_limit, total
@@ -50,7 +49,7 @@ class _Around:
 async def list_pod_sandbox_metrics(node: Node) -> list[api_pb2.PodSandboxMetrics]:
     """Give the metrics of all ready pods and their living containers."""
     pods = [pod for pod in list_pods(node, api_pb2.PodSandboxFilter()) if pod.ready]
-    cgroups = [pod_cgroup(node.config.cgroup, pod.meta.cgroup, pod.config) for pod in pods]
+    cgroups = [pod_cgroup(pod.meta.cgroup, pod.config) for pod in pods]
     subjects = [[_subject(node, pod, one) for one in node.containers.of_pod(pod.id) if one.state in LIVE] for pod in pods]
     root, stats = node.config.root, node.stats
 
@@ -71,7 +70,7 @@ def _subject(node: Node, pod: Pod, container: Container) -> _Subject:
     names = image.repo_tags or image.repo_digests if image is not None else ()
     return _Subject(
         container=container,
-        cgroup=container_cgroup(node, pod, container),
+        cgroup=container_cgroup(pod, container),
         image=names[0] if names else container.meta.image_id,
         layer=node.stats.layers.get(container.id, layer_dir(node, container.id)),
     )
@@ -83,7 +82,7 @@ def _pod_metrics(stats: Stats, pod: Pod, cgroup: str, subjects: list[_Subject], 
     readings = [_read_container(stats, pod, subject, around) for subject in subjects]
     reading = Reading(
         at=time.time_ns(),
-        labels=("", plain_path(cgroup), "", pod.id, metadata.namespace, metadata.name),
+        labels=("", cgroup, "", pod.id, metadata.namespace, metadata.name),
         usage=group.detailed_usage(),
         details=group.details(),
         processes=total(one.processes for one in readings if one.processes),
@@ -109,7 +108,7 @@ def _read_container(stats: Stats, pod: Pod, subject: _Subject, around: _Around) 
         at=time.time_ns(),
         labels=(
             container.config.metadata.name,
-            plain_path(subject.cgroup),
+            subject.cgroup,
             subject.image,
             container.id,
             metadata.namespace,

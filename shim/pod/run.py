@@ -17,7 +17,7 @@ from shim.errors import AlreadyExists, InvalidArgument, Unavailable
 from shim.events import EventKind
 from shim.gen.runtime.v1 import api_pb2
 from shim.pod.capabilities import capabilities
-from shim.pod.cgroup import own_cgroup
+from shim.pod.cgroup import own_cgroup, scope_of
 from shim.pod.features import features_of
 from shim.pod.files import remove_pod_files, write_pod_files
 from shim.pod.namespaces import namespace_request, options
@@ -126,6 +126,7 @@ async def _set_up(node: Node, pod: Pod, monitor: MonitorClient, rollback: Rollba
     hostname = pod.config.hostname or node.host.hostname
     sysctls = pod_sysctls(pod.config, SpecSettings())
     request = namespace_request(pod.config, pod.meta.netns, sysctls, hostname)
+    request = dataclasses.replace(request, scope=scope_of(node.config.cgroup, pod.config, pod.id))
     namespaces = await settled(monitor.setup_pod(request))
     timing.mark("namespaces")
     write_pod_files(node.pod_dir(pod.id), pod.config, node.host.hostname)

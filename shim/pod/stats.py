@@ -39,7 +39,7 @@ def _measure(node: Node, pods: Sequence[Pod]) -> Callable[[], list[api_pb2.PodSa
     stats = node.stats
     members_of = {pod.id: [one for one in node.containers.of_pod(pod.id) if one.state in LIVE] for pod in pods}
     measure = measure_containers(node, [one for of_pod in members_of.values() for one in of_pod])
-    cgroups = {pod.id: pod_cgroup(node.config.cgroup, pod.meta.cgroup, pod.config) for pod in pods}
+    cgroups = {pod.id: pod_cgroup(pod.meta.cgroup, pod.config) for pod in pods}
 
     def work() -> list[api_pb2.PodSandboxStats]:
         by_id = {one.attributes.id: one for one in measure()}

@@ -11,8 +11,10 @@ import structlog
 
 from runtime.apply.cgroup import detect
 from runtime.apply.cgroup.group import Cgroup
+from runtime.apply.cgroup.scope import Scope
 from runtime.errors import CgroupFault, RuntimeFault
 from runtime.plan.cgroup import cgroup_paths
+from runtime.plan.systemd import unit_of
 from runtime.spec.parse_resources import parse_resources
 from runtime.spec.reader import Reader
 from runtime.spec.validate_resources import validate_resources
@@ -21,9 +23,8 @@ from shim.container.limits import added, merged
 from shim.container.spec.resources import linux_resources
 from shim.errors import FailedPrecondition, Internal, InvalidArgument, WherryError
 from shim.gen.runtime.v1 import api_pb2
-from shim.pod.cgroup import pod_cgroup
+from shim.pod.cgroup import pod_cgroup, scope_of
 from shim.pod.status import get_pod
-from shim.stats.cgroup import plain_path
 
 if TYPE_CHECKING:
     from shim.gen.runtime.v1.api_pb2 import LinuxContainerResources
@@ -66,19 +67,21 @@ async def _update(node: Node, pod_id: str, asked: LinuxContainerResources) -> No
     document, notes = linux_resources(wanted, node.host, spec_settings(node, pod))
     for note in notes:
         log.info("pod is limited by this host", pod=pod.id, note=note)
-    path = plain_path(pod_cgroup(node.config.cgroup, pod.meta.cgroup, pod.config))
-    await node.in_thread(lambda: _write(pod, path, document), CGROUP_SECONDS, f"limiting the cgroup of pod {pod.id}")
+    scope = scope_of(node.config.cgroup, pod.config, pod.id)
+    await node.in_thread(lambda: _write(pod, scope, document), CGROUP_SECONDS, f"limiting the cgroup of pod {pod.id}")
     kept = wanted.SerializeToString(deterministic=True)
     await node.pods.update(pod.id, lambda status: dataclasses.replace(status, resources=kept))
     log.info("pod updated", pod=pod.id)
 
 
-def _write(pod: Pod, path: str, document: dict[str, Any]) -> None:
+def _write(pod: Pod, scope: str, document: dict[str, Any]) -> None:
+    path = pod_cgroup(pod.meta.cgroup, pod.config)
     try:
         limits = parse_resources(Reader(document, document="resources"))
         validate_resources(limits, pointer="")
         layout = detect()
-        cgroup = Cgroup(cgroup_paths(layout, path, pod.id), layout)
+        paths = cgroup_paths(layout, path, pod.id)
+        cgroup = Scope(unit_of(scope, ""), paths, layout) if scope else Cgroup(paths, layout)
         if not cgroup.exists():
             if not pod.meta.cgroup:
                 raise FailedPrecondition(f"cgroup {path} of pod {pod.id} does not exist: who named it has to make it")

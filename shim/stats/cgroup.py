@@ -47,30 +47,8 @@ class Groups:
         self.layout = detect() if layout is None else layout
 
     def find(self, path: str) -> Group:
-        """Give the cgroup at `path`, absolute or in the systemd driver's form (slice:prefix:name)."""
-        return Group(dict(cgroup_paths(self.layout, plain_path(path), "")), v2=self.layout.kind == "v2")
-
-
-def plain_path(path: str) -> str:
-    """Give the path of a cgroup that may be in the systemd driver's form, or be a slice's name.
-
-    A slice lies in the slices its name is made of: a-b.slice in /a.slice (systemd.slice(5)).
-    """
-    if path.count(":") == 2 and "/" not in path:
-        parent, prefix, name = path.split(":")
-        return f"{slice_path(parent)}/{prefix}-{name}.scope"
-    if path.endswith(".slice") and path.count("/") <= 1:
-        return slice_path(path.lstrip("/"))
-    return path
-
-
-def slice_path(name: str) -> str:
-    """Give the path of a slice."""
-    stem = name.removesuffix(".slice")
-    if not stem or stem == "-":
-        return ""
-    parts = stem.split("-")
-    return "".join(f"/{'-'.join(parts[: end + 1])}.slice" for end in range(len(parts)))
+        """Give the cgroup at the absolute `path`."""
+        return Group(dict(cgroup_paths(self.layout, path, "")), v2=self.layout.kind == "v2")
 
 
 class Group:

@@ -132,8 +132,17 @@ class Wherryd(Endpoint):
         with suppress(TimeoutError):
             wait_for(lambda: not self.helpers(), "the daemon's helpers to end", seconds=5)
 
-    def __init__(self, name: str = "wtest0", subnet: str = "10.189.0.0/16", *, extra: str = "", standard_plugins: bool = False):
+    def __init__(
+        self,
+        name: str = "wtest0",
+        subnet: str = "10.189.0.0/16",
+        *,
+        extra: str = "",
+        standard_plugins: bool = False,
+        driver: str = "cgroupfs",
+    ) -> None:
         super().__init__(name, subnet)
+        self.driver = driver
         self.root = self.folder / "root"
         self.state = self.folder / "state"
         self.netns = self.folder / "netns"
@@ -160,6 +169,7 @@ state = "{self.state}"
 address = "{self.address}"
 
 [cgroup]
+driver = "{self.driver}"
 parent = "{self.cgroup_parent}"
 
 [cni]

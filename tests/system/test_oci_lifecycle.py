@@ -22,7 +22,7 @@ def stat(pid: int) -> str | None:
     return found and found[0]
 
 
-pytestmark = [pytest.mark.system, pytest.mark.vm]
+pytestmark = pytest.mark.system
 
 
 @pytest.mark.parametrize("code", [0, 1, 42])

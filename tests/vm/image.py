@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 STORE = HERE.parents[1] / "build" / "vm"
 SUITE = "bookworm"
 PACKAGES = (
-    "bash", "busybox-static", "coreutils", "crun", "dash", "dbus", "findutils", "grep", "iproute2", "kmod", "libnftables1",
+    "bash", "busybox-static", "coreutils", "crun", "dash", "dbus", "findutils", "grep", "iproute2", "libnftables1",
     "libseccomp2", "libstdc++6", "mount", "nftables", "procps", "python3.11", "runc", "sed", "systemd-sysv", "util-linux",
 )  # fmt: skip
 USERS = ("root:x:0:0::/root:/bin/sh", "messagebus:x:100:100::/:/bin/false", "nobody:x:65534:65534::/:/bin/false")
@@ -125,6 +125,8 @@ def _configure(root: Path) -> None:
         (root / path).write_text(f"{text}\n")
     for name in ("python", "python3"):
         (root / "opt/venv/bin" / name).symlink_to("/usr/bin/python3.11")
+    (root / "sbin/modprobe").unlink(missing_ok=True)
+    (root / "sbin/modprobe").symlink_to("/bin/busybox")  # kmod's wants an index that busybox, which made ours, does not write
     (root / "root").mkdir(exist_ok=True)
     shutil.copy(HERE / "guest/run.sh", root / "opt/run.sh")
     units = root / "etc/systemd/system"

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from runtime.apply.cgroup.detect import detect
-from runtime.apply.cgroup.group import Cgroup, for_container, from_paths
+from runtime.apply.cgroup.group import Cgroup, for_container, from_paths, from_state
 
-__all__ = ["Cgroup", "detect", "for_container", "from_paths"]
+__all__ = ["Cgroup", "detect", "for_container", "from_paths", "from_state"]

@@ -12,9 +12,9 @@ from runtime.plan.cgroup import UNIFIED, Layout, Write, cgroup_paths, resource_w
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime.plan.cgroup_devices import DevicePolicy
     from runtime.spec.lasting import Pairs
     from runtime.spec.resources import DeviceRule, Resources
+    from runtime.state import ContainerState
 
 
 def for_container(cgroups_path: str, container_id: str, layout: Layout | None = None, *, spares: bool = False) -> Cgroup:
@@ -24,6 +24,15 @@ def for_container(cgroups_path: str, container_id: str, layout: Layout | None = 
     """
     layout = detect() if layout is None else layout
     return Cgroup(cgroup_paths(layout, cgroups_path, container_id), layout, spares=spares, asked=bool(cgroups_path))
+
+
+def from_state(state: ContainerState) -> Cgroup | None:
+    """Give the cgroup of a container; None when it has none."""
+    if state.unit is not None:
+        from runtime.apply.cgroup.scope import saved_scope
+
+        return saved_scope(state.unit, state.cgroup)
+    return from_paths(state.cgroup, spares=bool(state.spares_cgroups)) if state.cgroup else None
 
 
 def from_paths(paths: Pairs, *, spares: bool = False) -> Cgroup:
@@ -47,6 +56,14 @@ class Cgroup:
         if self._layout is None:
             self._layout = detect()
         return self._layout
+
+    @property
+    def unit_record(self) -> tuple[str, str, bool] | None:
+        """Give what a state keeps of systemd's unit; None where the cgroup was made without systemd."""
+        return None
+
+    def release(self) -> None:
+        """Let go of what only the creation needed."""
 
     def directory(self, controller: str) -> str | None:
         """Give the directory in the v1 hierarchy of a controller, or the v2 one for ""; None when there is none."""
@@ -124,6 +141,9 @@ class Cgroup:
             self._inherit_cpuset(chain[-1])
         elif key == UNIFIED and self.layout.kind == "v2":
             self._hand_down(chain[-1], None)
+            if files.read(chain[-1], "cgroup.type").strip() == "domain invalid":
+                detail = "a cgroup above it is threaded or has processes beside controllers for others: choose another place"
+                raise CgroupFault(detail, step="make the container's cgroup", path=chain[-1])
 
     def undo(self) -> None:
         """Remove the directories `create` made, children first, as far as they are empty."""
@@ -161,6 +181,8 @@ class Cgroup:
     def _hand_down(self, directory: str, controllers: set[str] | None) -> None:
         """Enable controllers in every cgroup above a v2 one; None means all that the root has, as far as it goes."""
         for parent in self._ancestors(UNIFIED, directory):
+            if controllers is None and parent != self._mount_of(UNIFIED) and files.numbers(parent, "cgroup.procs"):
+                return  # what it handed down beside its own processes would make the cgroups below invalid (cgroups(7))
             wanted = set(files.read(parent, "cgroup.controllers").split())
             wanted -= set(files.read(parent, "cgroup.subtree_control").split())
             if controllers is not None:
@@ -222,11 +244,12 @@ class Cgroup:
                     raise self._refused(write, error) from error
                 postponed = write
             if again is not None:
-                self._write_again(again)
+                self.write(again)
         if postponed is not None:
-            self._write_again(postponed)
+            self.write(postponed)
 
-    def _write_again(self, write: Write) -> None:
+    def write(self, write: Write) -> None:
+        """Write one planned value; raise KernelFault or CgroupFault for what the kernel lacks or refuses."""
         try:
             self._write(write)
         except OSError as error:
@@ -256,8 +279,18 @@ class Cgroup:
         if not write.optional:
             raise FileNotFoundError(ENOENT, os.strerror(ENOENT), f"{directory}/{write.choices[0][0]}")
 
+    def _is_handed_down(self, controller: str) -> bool:
+        directory = self.directory(UNIFIED)
+        return not controller or directory is None or controller in files.read(directory, "cgroup.controllers").split()
+
     def _refused(self, write: Write, error: OSError) -> CgroupFault | KernelFault:
         file, value = write.choices[0]
+        if error.errno == ENOENT and self.layout.kind == "v2" and not self._is_handed_down(write.controller):
+            raise CgroupFault(
+                f"the cgroup above does not hand down the controller {write.controller}, which {file} needs: it has processes,"
+                " or may not be written",
+                step="limit the container",
+            )
         if error.errno == ENOENT:
             return KernelFault(
                 f"this kernel has no {' or '.join(name for name, _ in write.choices)}, which linux.resources asks for",
@@ -277,44 +310,12 @@ class Cgroup:
         can be done, and need not: such a container has no device but those its user may open.
         """
         try:
-            self._apply_devices(rules)
+            from runtime.apply.cgroup.devices import confine
+
+            confine(self, rules)
         except (CgroupFault, KernelFault):
             if not self.spares:
                 raise
-
-    def _apply_devices(self, rules: tuple[DeviceRule, ...]) -> None:
-        from runtime.plan.cgroup_devices import device_policy, device_writes
-
-        policy = device_policy(rules)
-        directory = self.directory("devices")
-        unified = self.directory(UNIFIED)
-        if directory is not None:
-            for write in device_writes(policy):
-                self._write_again(write)
-        elif unified is not None:
-            self._attach(unified, policy)
-        else:
-            raise KernelFault(
-                "this host has no device cgroup to keep the container from its devices",
-                feature="device cgroup",
-                step="limit the container",
-            )
-
-    @staticmethod
-    def _attach(directory: str, policy: DevicePolicy) -> None:
-        if policy.allow and not policy.exceptions:
-            return
-        from runtime.kernel.bpf import attach_device_program, load_device_program
-        from runtime.plan.bpf import device_program
-
-        try:
-            program = load_device_program(device_program(policy))
-            try:
-                attach_device_program(program, directory)
-            finally:
-                os.close(program)
-        except OSError as error:
-            raise CgroupFault.from_os(error, "attach the device filter", path=directory) from error
 
     def pids(self) -> list[int]:
         """Give the ids of the processes in the cgroup and below it."""

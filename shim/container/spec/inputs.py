@@ -85,13 +85,12 @@ class HandlerFeatures:
 class SpecSettings:
     """Configuration of the daemon that shapes specs.
 
-    `systemd_cgroup` chooses the form of cgroupsPath. `cgroup_parent` serves pods that name none ("" leaves the choice to
-    the runtime). `unset_seccomp_profile` is a profile in the deprecated string form for containers that ask for nothing,
-    `default_seccomp_profile` the file of what RuntimeDefault means ("": the bundled profile).
+    `pod_cgroup` is the cgroup the node made for the pod, "" where kubelet names one. `unset_seccomp_profile` is a profile in
+    the deprecated string form for containers that ask for nothing, `default_seccomp_profile` the file of what RuntimeDefault
+    means ("": the bundled profile).
     """
 
-    systemd_cgroup: bool = False
-    cgroup_parent: str = ""
+    pod_cgroup: str = ""
     cgroup_writable: bool = False
     unset_seccomp_profile: str = ""
     default_seccomp_profile: str = ""

@@ -32,14 +32,11 @@ def container_log_path(config: ContainerConfig, pod: PodSandboxConfig) -> str:
 
 
 def cgroups_path(pod: PodSandboxConfig, container_id: str, settings: SpecSettings) -> str:
-    """Give the spec's cgroupsPath: `parent/id`, or `slice:wherry:id` for the systemd driver.
+    """Give the spec's cgroupsPath: the container's id below the cgroup of its pod.
 
-    Of a parent like /a.slice/a-b.slice systemd needs only the last part, whose name says the way. Raises InvalidArgument for
-    a parent that does not fit the driver or would reach elsewhere.
+    Raises InvalidArgument for a parent that would reach elsewhere.
     """
-    parent = pod.linux.cgroup_parent or settings.cgroup_parent
-    if settings.systemd_cgroup:
-        return f"{_slice(parent) if parent else 'system.slice'}:wherry:{container_id}"
+    parent = settings.pod_cgroup or pod.linux.cgroup_parent
     if not parent:
         return f"/wherry-{container_id}"
     _check_cgroup_parent(parent)
@@ -57,7 +54,8 @@ def _check_cgroup_parent(parent: str) -> None:
         raise InvalidArgument(f"linux.cgroup_parent {parent!r} holds '..' or a control character")
 
 
-def _slice(parent: str) -> str:
+def slice_name(parent: str) -> str:
+    """Give the name of the slice a cgroup parent for the systemd driver ends in; raise InvalidArgument for any other."""
     _check_cgroup_parent(parent)
     unit = posixpath.basename(parent.rstrip("/"))
     if not unit.endswith(".slice") or not set(unit) <= SLICE_CHARACTERS:

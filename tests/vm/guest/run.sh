@@ -16,7 +16,7 @@ done
 chmod 755 /opt/venv/bin/*
 ip link set lo up
 cd "$checkout" || exit
-PATH=$checkout/.venv/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root WHERRY_VM=1 PYTHONDONTWRITEBYTECODE=1 sh /job/command
+PATH=$checkout/.venv/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root WHERRY_VM=1 WHERRY_TEST_PATIENCE=6 PYTHONDONTWRITEBYTECODE=1 sh /job/command
 echo $? >/job/status
 sync
 exec poweroff -ff >/dev/null 2>&1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from runtime.errors import CgroupFault
 from runtime.plan.bpf import device_program
-from runtime.plan.cgroup_devices import ALWAYS_ALLOWED, DevicePolicy, device_policy, device_writes
+from runtime.plan.cgroup_devices import ALWAYS_ALLOWED, DevicePolicy, device_changes, device_policy, device_writes
 from runtime.spec.resources import DeviceRule
 
 DENY_ALL = DeviceRule(allow=False)
@@ -132,3 +132,18 @@ def test_program_and_policy_agree(rules: list[DeviceRule], kind: str, access: st
     except CgroupFault:
         return
     assert run_program(device_program(policy), kind, access, major, minor) == judge(policy, kind, access, major, minor)
+
+
+def test_changes_allow_before_they_deny() -> None:
+    first = device_policy((DENY_ALL, DeviceRule(allow=True, type="c", major=10, minor=1, access="rw")))
+    then = device_policy(
+        (DENY_ALL, DeviceRule(allow=True, type="c", major=10, minor=1, access="r"), DeviceRule(allow=True, type="b"))
+    )
+    assert device_changes(then, "a *:* rwm\n") == device_writes(then)
+    listed = "".join(f"{write.choices[0][1]}\n" for write in device_writes(first)[1:])
+    assert [write.choices[0] for write in device_changes(then, listed)] == [
+        ("devices.allow", "b *:* rwm"),
+        ("devices.allow", "c 10:1 r"),
+        ("devices.deny", "c 10:1 w"),
+    ]
+    assert device_changes(first, listed) == ()

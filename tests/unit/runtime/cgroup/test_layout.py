@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.errors import CgroupFault, KernelFault
-from runtime.plan.cgroup import cgroup_paths, clean, parse_layout, require_no_systemd, sub_paths
+from runtime.errors import CgroupFault
+from runtime.plan.cgroup import cgroup_paths, clean, parse_layout, sub_paths
 
 V1_MOUNTS = """\
 32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
@@ -79,13 +79,6 @@ def test_root_belongs_to_everybody(wanted: str) -> None:
 def test_systemd_form_is_a_path_without_systemd() -> None:
     layout = parse_layout(V2_MOUNTS, "0::/\n", "")
     assert dict(cgroup_paths(layout, "system.slice:wherry:c1", "c1"))[""].endswith("/system.slice:wherry:c1")
-
-
-def test_systemd_form_is_explained() -> None:
-    with pytest.raises(KernelFault, match="systemd is not running"):
-        require_no_systemd("system.slice:wherry:c1")
-    with pytest.raises(CgroupFault, match="slice:prefix:name"):
-        require_no_systemd("/pods/c1")
 
 
 def test_sub_cgroup() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runtime.plan.cgroup import Hierarchy, Layout
-from shim.stats.cgroup import Groups, plain_path
+from shim.stats.cgroup import Groups
 from shim.stats.processes import members
 
 if TYPE_CHECKING:
@@ -134,21 +134,3 @@ def test_a_cgroup_that_is_gone_has_no_values(tmp_path: Path, keys: list[str]) ->
     assert (usage.cpu, usage.memory, usage.cpu_pressure, details.tasks, details.io) == (None, None, None, None, ())
     assert usage.at > 0
     assert members(group.member_directory) == []
-
-
-@pytest.mark.parametrize(
-    ("path", "plain"),
-    [
-        ("/kubepods/pod1/box", "/kubepods/pod1/box"),
-        (
-            "kubepods-besteffort-podx.slice:wherry:id",
-            "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podx.slice/wherry-id.scope",
-        ),
-        ("system.slice:wherry:id", "/system.slice/wherry-id.scope"),
-        ("-.slice:wherry:id", "/wherry-id.scope"),
-        ("a-b.slice", "/a.slice/a-b.slice"),
-        ("/a.slice/a-b.slice", "/a.slice/a-b.slice"),
-    ],
-)
-def test_systemd_paths(path: str, plain: str) -> None:
-    assert plain_path(path) == plain

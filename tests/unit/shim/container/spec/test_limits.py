@@ -134,30 +134,24 @@ def test_bad_devices(kit, device, field):
 
 
 @pytest.mark.parametrize(
-    ("parent", "systemd", "default", "expected"),
+    ("parent", "own", "expected"),
     [
-        ("/kubepods/burstable/pod1", False, "", "/kubepods/burstable/pod1/ID"),
-        ("kubepods//pod1/", False, "", "kubepods/pod1/ID"),
-        ("", False, "/own", "/own/ID"),
-        ("", False, "", "/wherry-ID"),
-        ("/kubepods.slice/kubepods-pod1.slice", True, "", "kubepods-pod1.slice:wherry:ID"),
-        ("kubepods-pod1.slice", True, "", "kubepods-pod1.slice:wherry:ID"),
-        ("", True, "machine.slice", "machine.slice:wherry:ID"),
-        ("", True, "", "system.slice:wherry:ID"),
+        ("/kubepods/burstable/pod1", "", "/kubepods/burstable/pod1/ID"),
+        ("kubepods//pod1/", "", "kubepods/pod1/ID"),
+        ("", "/own", "/own/ID"),
+        ("", "", "/wherry-ID"),
+        ("kubepods-pod1.slice", "/kubepods.slice/kubepods-pod1.slice/wherry-P.scope",
+         "/kubepods.slice/kubepods-pod1.slice/wherry-P.scope/ID"),
     ],
-)
-def test_cgroups_path(kit, parent, systemd, default, expected):
-    settings = SpecSettings(systemd_cgroup=systemd, cgroup_parent=default)
-    assert cgroups_path(kit.pod(linux={"cgroupParent": parent}), "ID", settings) == expected
+)  # fmt: skip
+def test_cgroups_path(kit, parent, own, expected):
+    assert cgroups_path(kit.pod(linux={"cgroupParent": parent}), "ID", SpecSettings(pod_cgroup=own)) == expected
 
 
-@pytest.mark.parametrize(
-    ("parent", "systemd"),
-    [("/a/../../b", False), ("/a\nb", False), ("..", True), ("/kubepods", True), ("a:b.slice", True), ("a\nb.slice", True)],
-)
-def test_bad_cgroup_parents(kit, parent, systemd):
+@pytest.mark.parametrize("parent", ["/a/../../b", "/a\nb", ".."])
+def test_bad_cgroup_parents(kit, parent):
     with pytest.raises(InvalidArgument, match="cgroup_parent"):
-        cgroups_path(kit.pod(linux={"cgroupParent": parent}), "ID", SpecSettings(systemd_cgroup=systemd))
+        cgroups_path(kit.pod(linux={"cgroupParent": parent}), "ID", SpecSettings())
 
 
 @pytest.mark.parametrize(

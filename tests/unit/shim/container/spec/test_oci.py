@@ -85,11 +85,11 @@ def test_the_runtime_takes_it(kit, case, layout):
     assert spec.process.args == ("/entry", "image-arg")
 
 
-@pytest.mark.parametrize("systemd", [False, True])
-def test_cgroup_paths_of_both_drivers(kit, systemd):
-    spec = parse_spec(build_spec(kit.inputs(settings=SpecSettings(systemd_cgroup=systemd))))
+@pytest.mark.parametrize("cgroup", ["", "/system.slice/wherry-p.scope"])
+def test_cgroup_paths_of_both_drivers(kit, cgroup):
+    spec = parse_spec(build_spec(kit.inputs(settings=SpecSettings(pod_cgroup=cgroup))))
     validate(spec)
-    assert spec.linux.cgroups_path.startswith("system.slice:wherry:" if systemd else "/wherry-")
+    assert spec.linux.cgroups_path.startswith(f"{cgroup}/" if cgroup else "/wherry-")
 
 
 def test_bytes_of_the_environment_reach_execve(kit):

@@ -1,0 +1,246 @@
+"""What only pure cgroup v2 has, beside runc and crun: limits as they are written and as they are felt."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.wait import wait_for
+from tests.vm.inside.systemd import CGROUPS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.system.oci_node import Oci
+
+pytestmark = pytest.mark.vm
+
+MEBIBYTE = 1 << 20
+VCS, VCSA = {"type": "c", "major": 7, "minor": 0}, {"type": "c", "major": 7, "minor": 128}
+"""Two character devices that anybody may open who may."""
+
+
+@pytest.fixture
+def group(oci: Oci) -> Iterator[Path]:
+    """Give the directory of the container's cgroup, two levels below a new one of its own."""
+    top = f"wtest-{secrets.token_hex(4)}"
+    oci.config["linux"]["cgroupsPath"] = f"/{top}/a/b"
+    yield CGROUPS / top / "a/b"
+    oci.close()
+    for folder in (CGROUPS / top / "a/b", CGROUPS / top / "a", CGROUPS / top):
+        if folder.exists():
+            folder.rmdir()
+
+
+def resources(oci: Oci, **limits: object) -> None:
+    oci.config["linux"]["resources"] = limits
+
+
+def text(path: Path) -> str:
+    return path.read_text().strip()
+
+
+def disk() -> tuple[int, int]:
+    """Give the numbers of the root file system's disk."""
+    device = os.stat("/").st_dev
+    return os.major(device), os.minor(device)
+
+
+def test_every_controller_is_handed_down(oci: Oci, group: Path) -> None:
+    oci.start("sleep", "1000")
+    assert {"cpuset", "cpu", "io", "memory", "hugetlb", "pids"} <= set(text(group / "cgroup.controllers").split())
+
+
+def test_limits_are_written(oci: Oci, group: Path) -> None:
+    major, minor = disk()
+    resources(
+        oci,
+        memory={"limit": 64 * MEBIBYTE, "reservation": 32 * MEBIBYTE, "swap": 96 * MEBIBYTE},
+        cpu={"quota": 20_000, "period": 50_000, "cpus": "0", "mems": "0"},
+        pids={"limit": 30},
+        blockIO={"throttleReadBpsDevice": [{"major": major, "minor": minor, "rate": 1 << 20}]},
+        hugepageLimits=[{"pageSize": "2MB", "limit": 4 * MEBIBYTE}],
+        unified={"memory.high": str(48 * MEBIBYTE)},
+    )
+    oci.start("sleep", "1000")
+    written = {file: text(group / file) for file in ("memory.max", "memory.low", "memory.swap.max", "memory.high", "cpu.max",
+               "cpuset.cpus", "cpuset.mems", "pids.max", "hugetlb.2MB.max")}  # fmt: skip
+    assert written == {
+        "memory.max": str(64 * MEBIBYTE),
+        "memory.low": str(32 * MEBIBYTE),
+        "memory.swap.max": str(32 * MEBIBYTE),
+        "memory.high": str(48 * MEBIBYTE),
+        "cpu.max": "20000 50000",
+        "cpuset.cpus": "0",
+        "cpuset.mems": "0",
+        "pids.max": "30",
+        "hugetlb.2MB.max": str(4 * MEBIBYTE),
+    }
+    assert text(group / "io.max") == f"{major}:{minor} rbps=1048576 wbps=max riops=max wiops=max"
+
+
+def test_limits_are_updated(oci: Oci, group: Path) -> None:
+    name = oci.start("sleep", "1000")
+    oci.ok(
+        "update",
+        "--memory",
+        str(40 * MEBIBYTE),
+        "--memory-swap",
+        str(50 * MEBIBYTE),
+        "--pids-limit",
+        "20",
+        "--cpu-quota",
+        "30000",
+        name,
+    )
+    assert text(group / "memory.max") == str(40 * MEBIBYTE)
+    assert text(group / "memory.swap.max") == str(10 * MEBIBYTE)
+    assert text(group / "pids.max") == "20"
+    assert text(group / "cpu.max").split()[0] == "30000"
+    oci.ok("update", "--memory", "-1", "--pids-limit", "-1", name)
+    assert text(group / "memory.max") == "max"
+    assert text(group / "pids.max") == "max"
+
+
+def test_too_many_processes_are_refused(oci: Oci, group: Path) -> None:
+    resources(oci, pids={"limit": 5})
+    oci.config["process"]["args"] = ["sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; exec sleep 1000"]
+    oci.start(*oci.config["process"]["args"])
+    wait_for(lambda: "max 0" not in text(group / "pids.events"), "a fork to be refused")
+    assert int(text(group / "pids.current")) <= 5
+
+
+def test_a_kill_for_memory_is_counted(oci: Oci, group: Path) -> None:
+    resources(oci, memory={"limit": 16 * MEBIBYTE, "swap": 16 * MEBIBYTE})
+    name = oci.start("sh", "-c", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done")
+    oci.wait_status(name, "stopped")
+    assert "oom_kill 0" not in text(group / "memory.events").splitlines()
+
+
+def test_devices_are_judged(oci: Oci, group: Path) -> None:
+    resources(oci, devices=[{"allow": False, "access": "rwm"}, {"allow": True, **VCS, "access": "r"}])
+    paths = {"/dev/vcs": VCS, "/dev/vcsa": VCSA}
+    oci.config["linux"]["devices"] = [{"path": path, **device, "fileMode": 0o666} for path, device in paths.items()]
+    name = oci.start("sleep", "1000")
+    assert group.exists()
+    assert oci.call("exec", name, "sh", "-c", "exec 3</dev/vcs").returncode == 0
+    assert oci.call("exec", name, "sh", "-c", "exec 3>/dev/vcs").returncode != 0
+    assert oci.call("exec", name, "sh", "-c", "exec 3</dev/vcsa").returncode != 0
+    assert oci.call("exec", name, "sh", "-c", "exec 3<>/dev/null 4</dev/urandom").returncode == 0
+
+
+def test_a_forking_family_is_killed_at_once(oci: Oci, group: Path) -> None:
+    name = oci.start("sh", "-c", "while :; do sleep 1000 & sleep 0.05; done")
+    wait_for(lambda: len(text(group / "cgroup.procs").split()) > 5, "the family to grow", seconds=60)
+    oci.ok("pause", name)
+    oci.wait_status(name, "paused")
+    oci.ok("delete", "--force", name)
+    assert not group.exists()
+
+
+def test_oom_scores_below_the_runtime_s_own(oci: Oci, group: Path) -> None:
+    assert group.parent
+    oci.config["process"]["oomScoreAdj"] = -500
+    assert oci.output("cat", "/proc/self/oom_score_adj").strip() == "-500"
+
+
+def programs(directory: Path) -> list[int]:
+    """Give the ids of the device programs of a cgroup."""
+    from ctypes import addressof
+
+    from runtime.kernel.bpf import _bpf
+    from runtime.kernel.libc import buffer, u32, u64
+
+    ids = buffer(256)
+    group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        query = buffer(128)
+        query.raw = (u32(group, 6, 0, 0) + u64(addressof(ids)) + u32(64)).ljust(128, b"\0")
+        _bpf(16, query, 128)
+    finally:
+        os.close(group)
+    count = int.from_bytes(query.raw[24:28], "little")
+    return [int.from_bytes(ids.raw[at : at + 4], "little") for at in range(0, 4 * count, 4)]
+
+
+def test_the_device_program_is_replaced_in_one_step(ours: Oci) -> None:
+    """A container that opens an allowed device all the time never fails while others come and go."""
+    top = f"wtest-{secrets.token_hex(4)}"
+    ours.config["linux"]["cgroupsPath"] = f"/{top}"
+    ours.config["linux"]["devices"] = [{"path": "/dev/vcs", **VCS, "fileMode": 0o666}]
+    resources(ours, devices=[{"allow": False, "access": "rwm"}])
+    name = ours.start("sh", "-c", "while :; do true </dev/zero || exit 3; done")
+    assert ours.call("exec", name, "sh", "-c", "exec 3</dev/vcs").returncode != 0
+    (before,) = programs(CGROUPS / top)
+    wanted = ours.bundle / "resources.json"
+    for devices, code in (([{"allow": True, **VCS, "access": "rw"}], 0), ([], 1)):
+        wanted.write_text(json.dumps({"devices": [{"allow": False, "access": "rwm"}, *devices]}))
+        ours.ok("update", "--resources", str(wanted), name)
+        (after,) = programs(CGROUPS / top)
+        assert after != before
+        before = after
+        assert ours.call("exec", name, "sh", "-c", "exec 3</dev/vcs").returncode == code
+    wanted.write_text(json.dumps({"devices": [{"allow": True, "access": "rwm"}]}))
+    ours.ok("update", "--resources", str(wanted), name)
+    assert programs(CGROUPS / top) == []
+    assert ours.state(name)["status"] == "running"
+
+
+def test_exec_into_a_cgroup_below(oci: Oci, group: Path) -> None:
+    name = oci.start("sleep", "1000")
+    (group / "child").mkdir()
+    assert (
+        oci.ok("exec", "--cgroup", "child", name, "cat", "/proc/self/cgroup").strip()
+        == f"0::/{group.relative_to(CGROUPS)}/child"
+    )
+    assert oci.call("exec", "--cgroup", "absent", name, "true").returncode != 0
+
+
+def test_a_cgroup_namespace_shows_the_cgroup_as_root(oci: Oci, group: Path) -> None:
+    assert group.parent
+    oci.config["linux"]["namespaces"].append({"type": "cgroup"})
+    oci.config["mounts"].append(
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "ro"]}
+    )
+    shown = oci.shell("cat /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.procs; ls /sys/fs/cgroup")
+    assert shown.splitlines()[:2] == ["0::/", "1"]
+    assert "memory.max" in shown
+
+
+def test_everybody_is_signalled_without_a_pid_namespace(oci: Oci, group: Path) -> None:
+    oci.config["linux"]["namespaces"] = [one for one in oci.config["linux"]["namespaces"] if one["type"] != "pid"]
+    oci.config["mounts"] = [one for one in oci.config["mounts"] if one["destination"] != "/proc"]
+    oci.config["mounts"].append({"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]})
+    name = oci.start("sh", "-c", "sleep 1000 & sleep 1000 & wait")
+    wait_for(lambda: len(text(group / "cgroup.procs").split()) == 3, "the family to be there")
+    oci.ok("kill", "--all", name, "KILL")
+    wait_for(lambda: not text(group / "cgroup.procs"), "all to end")
+    oci.ok("delete", "--force", name)
+
+
+def test_a_missing_controller_is_named(ours: Oci) -> None:
+    """A parent that has processes can hand no controller down: the limit is an error, never left out."""
+    top = CGROUPS / f"wtest-{secrets.token_hex(4)}"
+    top.mkdir()
+    with subprocess.Popen(["sleep", "1000"]) as occupant:
+        try:
+            (top / "cgroup.procs").write_text(str(occupant.pid))
+            ours.config["linux"]["cgroupsPath"] = f"/{top.name}/box"
+            resources(ours, memory={"limit": 64 * MEBIBYTE})
+            done = ours.run("true")
+            assert done.returncode == 1
+            assert "hand down the controller memory" in done.stderr
+            assert [path.name for path in top.iterdir() if path.is_dir()] == []
+            del ours.config["linux"]["resources"]
+            ours.output("true")
+        finally:
+            occupant.send_signal(signal.SIGKILL)
+            occupant.wait()
+            top.rmdir()
