@@ -56,8 +56,15 @@ def run(program: str, address: str, arguments: Sequence[str]) -> int:
     for name, reason in NOT_MADE.items():
         sys.stderr.write(f"skipped: {name!r}: {reason}\n")
     skip = [f"-ginkgo.skip={re.escape(name)}" for name in NOT_MADE]
-    command = [program, "-runtime-endpoint", address, "-image-endpoint", address, *skip, *arguments]
+    command = [program, "-runtime-endpoint", address, "-image-endpoint", address, *_nri(program, address), *skip, *arguments]
     return subprocess.run(command, check=False).returncode
+
+
+def _nri(program: str, address: str) -> list[str]:
+    """Give the option that lets critest's specs of NRI run, which older ones have not got."""
+    known = subprocess.run([program, "-h"], check=False, capture_output=True, text=True)
+    socket = Path(address.removeprefix("unix://")).parent / "nri"
+    return ["-nri-socket", str(socket)] if "nri-socket" in known.stdout + known.stderr else []
 
 
 @contextmanager
