@@ -35,7 +35,7 @@ def main() -> int:
     targets: list[Target] = []
     try:
         chosen = {"runc": arguments.runc, "crun": arguments.crun}
-        targets = make_targets(arguments.targets, containerd=arguments.containerd, runtimes=chosen)
+        targets = make_targets(arguments.targets, folder, containerd=arguments.containerd, runtimes=chosen)
         alive = [target for target in targets if _start(target, results, versions)]
         for name, action in _plan(results, alive, folder, arguments).items():
             if not arguments.only or name in arguments.only:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shim.gen.runtime.v1 import api_pb2
 from tests.support.cri import Cri, PodMaker
 from tests.support.daemon import BUSYBOX, Containerd, Endpoint, Wherryd
+from tests.support.tools import find_tool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,8 +106,18 @@ class Target:
         return [pid for pid in self.endpoint.helpers() if pid not in users]
 
 
-def make_targets(names: Sequence[str], *, containerd: str, runtimes: dict[str, str]) -> list[Target]:
-    """Make the named sides: "wherry", "runc" and "crun" (under containerd)."""
+def _own_copy(containerd: str, folder: Path) -> str:
+    """Copy containerd and what it starts: two that run the same files would share their pages, and each count half of them."""
+    folder.mkdir(parents=True)
+    source = Path(containerd).resolve().parent
+    for name in ("containerd", "containerd-shim-runc-v2", "ctr"):
+        if (source / name).exists():
+            shutil.copy2(source / name, folder / name)
+    return str(folder / "containerd")
+
+
+def make_targets(names: Sequence[str], folder: Path, *, containerd: str, runtimes: dict[str, str]) -> list[Target]:
+    """Make the named sides: "wherry", "runc" and "crun" (under containerd); copies of programs go below `folder`."""
     found = []
     for number, name in enumerate(names):
         subnet = f"10.{192 + number}.0.0/16"
@@ -112,6 +125,7 @@ def make_targets(names: Sequence[str], *, containerd: str, runtimes: dict[str, s
             found.append(Target(name=name, endpoint=Wherryd("wbench-w", subnet)))
         else:
             runtime = runtimes.get(name) or name
-            endpoint = Containerd(f"wbench-{name}", subnet, runtime=runtime, binary=containerd)
+            binary = _own_copy(containerd or find_tool("containerd"), folder / name)
+            endpoint = Containerd(f"wbench-{name}", subnet, runtime=runtime, binary=binary)
             found.append(Target(name=name, endpoint=endpoint))
     return found
