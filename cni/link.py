@@ -17,9 +17,9 @@ import struct
 import sys
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
-from cni.netlink import CREATE, EXCLUSIVE, REPLACE, NetlinkSocket, attribute, attributes, nested, number, text
+from cni.netlink import CREATE, EXCLUSIVE, REPLACE, NetlinkSocket, Routing, attribute, attributes, nested, number, text
 
 if TYPE_CHECKING:
     from cni.types import IP, IPInterface, IPNetwork, Route
@@ -95,17 +95,8 @@ class KernelRoute:
     priority: int
 
 
-class Links:
-    """The links of the namespace in which this was made; a context manager that closes its socket."""
-
-    def __init__(self) -> None:
-        self._socket = NetlinkSocket()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_unused: object) -> None:
-        self._socket.close()
+class Links(Routing):
+    """The links of the namespace in which this was made."""
 
     def find(self, name: str) -> Link | None:
         """Give the link called `name`, None when there is none."""

@@ -212,6 +212,19 @@ def _raise_error(body: bytes, flags: int, what: str) -> None:
     raise OSError(code, f"{what}: {reason}")
 
 
+class Routing:
+    """A view of the namespace in which it was made; a context manager that closes its socket."""
+
+    def __init__(self) -> None:
+        self._socket = NetlinkSocket()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        self._socket.close()
+
+
 _netfilter: dict[tuple[int, int], NetlinkSocket] = {}
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import struct
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
-from cni.netlink import CREATE, EXCLUSIVE, NetlinkSocket, attribute, attributes, nested, number, text
+from cni.netlink import CREATE, EXCLUSIVE, Routing, attribute, attributes, nested, number, text
 
 if TYPE_CHECKING:
     from cni.link import Link
@@ -52,17 +52,8 @@ class Rate:
     burst: int
 
 
-class Shaper:
-    """Disciplines of the links of the current namespace; a context manager that closes its socket."""
-
-    def __init__(self) -> None:
-        self._socket = NetlinkSocket()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_unused: object) -> None:
-        self._socket.close()
+class Shaper(Routing):
+    """Disciplines of the links of the namespace in which this was made."""
 
     def limit(self, link: Link, rate: Rate) -> None:
         """Let `link` send no faster than `rate`; raise FileExistsError when it has a discipline already."""

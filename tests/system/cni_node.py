@@ -16,10 +16,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pytest
+
 from cni import conflist
 from cni.client import Attachment, Client
 from cni.netns import Namespace
-from tests.support.tools import find_cni_plugins, find_tool
+from tests.support.tools import MissingToolError, find_cni_plugins, find_tool, in_ci
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -191,6 +193,19 @@ class Node:
             self.remove_pod(pod)
         if os.path.exists(f"/sys/class/net/{self.bridge}"):
             self.ip("link", "del", self.bridge)
+
+
+@contextlib.contextmanager
+def open_node(folder: Path, kind: str) -> Iterator[Node]:
+    """Give a node that is closed afterwards; skip (in CI fail) when its plugins are not installed."""
+    try:
+        made = Node(folder, kind)
+    except MissingToolError as error:
+        if in_ci():
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    with contextlib.closing(made):
+        yield made
 
 
 def _names(folder: Path) -> list[str]:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni import conflist
-from tests.support.tools import MissingToolError, find_tool, in_ci
-from tests.system.cni_node import NetworkError, Node, in_child
+from tests.support.tools import find_tool
+from tests.system.cni_node import NetworkError, Node, in_child, open_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,13 +26,7 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture(params=["bundled", "debian"])
 def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
-    try:
-        made = Node(tmp_path, request.param)
-    except MissingToolError as error:
-        if in_ci():
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
-    with contextlib.closing(made):
+    with open_node(tmp_path, request.param) as made:
         yield made
 
 
@@ -87,7 +81,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("settings", "words"), REFUSED.values(), ids=REFUSED.keys())
 def test_tuning_refuses(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
-    with contextlib.closing(Node(tmp_path, "bundled")) as node:
+    with open_node(tmp_path, "bundled") as node:
         follow(node, type="tuning", dataDir=str(tmp_path / "tuning"), **settings)
         pod = node.pod()
         with pytest.raises(NetworkError, match=words):
@@ -166,7 +160,7 @@ def test_bandwidth_of_an_attachment(node: Node) -> None:
 
 
 def test_bandwidth_that_cannot_be(tmp_path: Path) -> None:
-    with contextlib.closing(Node(tmp_path, "bundled")) as node:
+    with open_node(tmp_path, "bundled") as node:
         for settings, words in (({"ingressRate": 1000}, "ingressBurst"), ({"egressBurst": 1000}, "egressRate")):
             follow(node, type="bandwidth", **settings)
             with pytest.raises(NetworkError, match=words):
@@ -176,7 +170,7 @@ def test_bandwidth_that_cannot_be(tmp_path: Path) -> None:
 
 def test_firewall_between_bridges(tmp_path: Path) -> None:
     """Debian's needs iptables' own table; what is the same is who reaches whom."""
-    with contextlib.closing(Node(tmp_path, "bundled")) as node:
+    with open_node(tmp_path, "bundled") as node:
         document = node.network.to_json()
         document["plugins"] = [document["plugins"][0], {"type": "firewall", "ingressPolicy": "same-bridge"}]
         closed = conflist.parse(document)
@@ -184,8 +178,7 @@ def test_firewall_between_bridges(tmp_path: Path) -> None:
         for pod in (server, neighbour):
             result = node.add(pod, network=closed)
         del result
-        other = Node(tmp_path / "other", "bundled", ("10.232.0.0/24",))
-        with contextlib.closing(other):
+        with contextlib.closing(Node(tmp_path / "other", "bundled", ("10.232.0.0/24",))) as other:
             other.add(stranger)
             node.serve(server, 80, "server")
             result = node.add(node.pod(), network=closed)

@@ -12,8 +12,8 @@ import pytest
 
 from cni import conflist
 from cni.netns import Namespace, write_setting
-from tests.support.tools import MissingToolError, find_tool, in_ci
-from tests.system.cni_node import UDP, NetworkError, Node, in_child
+from tests.support.tools import find_tool
+from tests.system.cni_node import UDP, NetworkError, Node, in_child, open_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,23 +24,14 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture(params=["bundled", "installed", "debian"])
 def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
-    yield from _node(tmp_path, request.param)
+    with open_node(tmp_path, request.param) as made:
+        yield made
 
 
 @pytest.fixture
 def bundled(tmp_path: Path) -> Iterator[Node]:
-    yield from _node(tmp_path, "bundled")
-
-
-def _node(folder: Path, kind: str) -> Iterator[Node]:
-    try:
-        made = Node(folder, kind)
-    except MissingToolError as error:
-        if in_ci():
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
-    yield made
-    made.close()
+    with open_node(tmp_path, "bundled") as made:
+        yield made
 
 
 def _addresses(result: Any) -> tuple[str, str]:
@@ -373,7 +364,7 @@ def test_chosen_address_and_mac(node: Node) -> None:
 
 def test_bundled_plugins_delete_what_debians_added(tmp_path: Path) -> None:
     """An operator may remove the standard plugins under running pods."""
-    for node in _node(tmp_path, "debian"):
+    with open_node(tmp_path, "debian") as node:
         _spare_debian(node)
         other = Node(tmp_path, "bundled")
         pod = node.pod()

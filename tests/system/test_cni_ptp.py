@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni import conflist
-from tests.support.tools import MissingToolError, in_ci
-from tests.system.cni_node import NetworkError, Node, in_child
+from tests.system.cni_node import NetworkError, Node, in_child, open_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,17 +19,11 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture(params=["bundled", "debian"])
 def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
-    try:
-        made = Node(tmp_path, request.param)
-    except MissingToolError as error:
-        if in_ci():
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
-    document = made.network.to_json()
-    document["plugins"][0] = {"type": "ptp", "ipMasq": True, "ipam": document["plugins"][0]["ipam"]}
-    made.network = conflist.parse(document)
-    yield made
-    made.close()
+    with open_node(tmp_path, request.param) as made:
+        document = made.network.to_json()
+        document["plugins"][0] = {"type": "ptp", "ipMasq": True, "ipam": document["plugins"][0]["ipam"]}
+        made.network = conflist.parse(document)
+        yield made
 
 
 def test_pods_and_host_reach_each_other(node: Node) -> None:
