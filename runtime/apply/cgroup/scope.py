@@ -7,6 +7,7 @@ import os
 from runtime.apply.cgroup import manager
 from runtime.apply.cgroup.detect import detect
 from runtime.apply.cgroup.group import Cgroup
+from runtime.errors import KernelFault
 from runtime.kernel.execute import close_range
 from runtime.kernel.fork import fork
 from runtime.kernel.prctl import set_parent_death_signal
@@ -34,6 +35,12 @@ def unit_paths(unit: Unit, layout: Layout) -> Pairs:
 def new_scope(spec: Spec, container_id: str, *, user: bool) -> Scope:
     """Give the scope a container will have; nothing is made yet. Raises CgroupFault, SpecFault, KernelFault without systemd."""
     unit = unit_of(spec.linux.cgroups_path, container_id, user=user)
+    if user:  # init could not enter: the cgroup above both is the system's (cgroups(7), delegation containment)
+        raise KernelFault(
+            "--systemd-cgroup needs root, it does not drive a user's systemd: leave the option out",
+            feature="systemd for a user",
+            step="find the container's cgroup",
+        )
     layout = detect()
     scope = Scope(unit, unit_paths(unit, layout), layout)
     scope.plan(container_id, spec.linux.resources, spec.annotations)
