@@ -16,7 +16,7 @@ CRITEST ?= critest
 ENDPOINT ?= unix:///run/wherry/wherry.sock
 MISSING = $$(for package in $(1); do dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done)
 
-.PHONY: demo test test-vm venv stubs lint bench clean critest conformance
+.PHONY: demo test test-vm venv stubs lint bench clean critest conformance conformance-oci
 .NOTPARALLEL:
 
 demo: venv
@@ -66,6 +66,11 @@ critest: venv test-packages
 # The suite that judges any CRI endpoint: make conformance ENDPOINT=unix:///run/containerd/containerd.sock
 conformance: venv test-packages
 	$(BIN)/python -m pytest conformance/cri --endpoint $(ENDPOINT)
+
+# The suite that judges any OCI runtime: make conformance-oci RUNTIME=/usr/sbin/runc
+RUNTIME ?= $(CURDIR)/$(BIN)/wherry-oci
+conformance-oci: venv test-packages
+	$(BIN)/python -m pytest conformance/oci --runtime $(RUNTIME)
 
 clean:
 	rm -rf $(VENV) build dist shim/gen

@@ -56,7 +56,7 @@ def _end_all(state: ContainerState) -> None:
         end_process(state.pid, state.start_time)
 
 
-def _poststop(state: ContainerState) -> None:
+def poststop(state: ContainerState) -> None:
     """Run hooks whose failure changes nothing (runtime-spec: log a warning and continue)."""
     if not state.hooks.poststop:
         return
@@ -170,7 +170,7 @@ def delete_container(state_root: str, container_id: str, *, force: bool) -> None
         from runtime.apply.hostroot import take_back
 
         take_back(state.rootfs, state.mounts_kept)
-    _poststop(state)
+    poststop(state)
     remove_folder(folder)
 
 

@@ -6,7 +6,7 @@ import os
 
 from runtime.apply.faults import Step
 from runtime.caution import caution, step
-from runtime.errors import RuntimeFault
+from runtime.errors import HookFault, RuntimeFault
 from runtime.kernel import pidfd
 from runtime.kernel.fork import fork_into
 from runtime.launch import gate, init, protocol, stage1
@@ -68,10 +68,20 @@ def create_container(request: CreateRequest) -> ContainerState:
     except BaseException as error:
         for line in undo.run():
             error.add_note(f"not undone: {line}")
+        if isinstance(error, HookFault):
+            _after_hook_fault(plan)
         raise
     finally:
         descriptors.close()
     return state
+
+
+def _after_hook_fault(plan: LaunchPlan) -> None:
+    """Run the poststop hooks: the lifecycle of a container that a hook ended goes on where delete does (runtime.md)."""
+    if plan.spec.hooks.poststop:
+        from runtime.container import poststop
+
+        poststop(first_state(plan, make_cgroup(plan, standing(plan.request.rootless))))
 
 
 def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> ContainerState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from runtime.apply.faults import Step
@@ -79,10 +80,30 @@ def move_devices(devices: tuple[NetDevice, ...], pid: int) -> None:
         os.close(target)
 
 
+def _name_there(name: str, there: Route) -> str:
+    """Complete a template such as eth%d with the first number that is free, as the kernel does for new devices."""
+    number = 0
+    while "%d" in name and _is_taken(name.replace("%d", str(number)), there):
+        number += 1
+    return name.replace("%d", str(number))
+
+
+def _is_taken(name: str, there: Route) -> bool:
+    try:
+        there.link(name)
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return False
+        raise
+    return True
+
+
 def _move(device: NetDevice, here: Route, there: Route, target: int) -> None:
-    name = device.name or device.host_name
+    name = _name_there(device.name or device.host_name, there)
     with Step(f"move the network device {device.host_name} into the container as {name}"):
         index = here.link(device.host_name)
+        if _is_taken(name, there):  # the kernel would rename it only after it has moved, and the device be lost
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
         addresses = here.addresses(index)
         here.set_up(index, up=False)
         here.move(index, target, name)

@@ -59,12 +59,17 @@ _SUPERBLOCK = (
     "silent",
     "loud",
 )
-_IGNORED = ("defaults", "", "auto", "noauto", "user", "nouser", "_netdev", "nofail", "loud", "silent", "noiversion", "async")
+_IGNORED = (
+    "defaults", "", "auto", "noauto", "user", "nouser", "_netdev", "nofail", "loud", "silent", "noiversion", "iversion",
+    "async",
+)  # fmt: skip
+"""What changes nothing; iversion neither, since file systems that count versions of inodes do so always."""
 KERNEL_OPTIONS = (
     *_SET,
     *("r" + word for word in _SET),
     *_PROPAGATION,
     *_SUPERBLOCK,
+    "defaults",
     "bind",
     "rbind",
     "remount",

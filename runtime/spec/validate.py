@@ -300,6 +300,9 @@ def _seccomp(seccomp: Seccomp) -> None:
     _require_word(seccomp.default_action, SECCOMP_ACTIONS, f"{where}/defaultAction", "a seccomp action")
     notify = seccomp.default_action == "SCMP_ACT_NOTIFY"
     _require(not notify, f"{where}/defaultAction", "SCMP_ACT_NOTIFY cannot be the default action")
+    _errno_ret(seccomp.default_action, seccomp.default_errno_ret, f"{where}/defaultErrnoRet")
+    listened = seccomp.listener_path or not seccomp.listener_metadata
+    _require(listened, f"{where}/listenerMetadata", "is for a listener: listenerPath is missing")
     for index, name in enumerate(seccomp.architectures):
         _require_word(name, SECCOMP_ARCHITECTURES, f"{where}/architectures/{index}", "an architecture")
     for index, name in enumerate(seccomp.flags):
@@ -308,10 +311,16 @@ def _seccomp(seccomp: Seccomp) -> None:
         _seccomp_rule(rule, f"{where}/syscalls/{index}", seccomp)
 
 
+def _errno_ret(action: str, errno_ret: int | None, where: str) -> None:
+    with_errno = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+    _require(errno_ret is None or action in with_errno, where, f"{action} gives no error: remove it, or use SCMP_ACT_ERRNO")
+
+
 def _seccomp_rule(rule: SeccompSyscall, where: str, seccomp: Seccomp) -> None:
     _require_word(rule.action, SECCOMP_ACTIONS, f"{where}/action", "a seccomp action")
     if rule.action == "SCMP_ACT_NOTIFY":
         _require(seccomp.listener_path, "/linux/seccomp/listenerPath", "is missing: SCMP_ACT_NOTIFY needs it")
         _require("write" not in rule.names, f"{where}/names", "SCMP_ACT_NOTIFY cannot be used for the write syscall")
+    _errno_ret(rule.action, rule.errno_ret, f"{where}/errnoRet")
     for index, argument in enumerate(rule.args):
         _require_word(argument.op, SECCOMP_OPERATORS, f"{where}/args/{index}/op", "a comparison")

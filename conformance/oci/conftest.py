@@ -1,0 +1,156 @@
+"""The runtime under judgement, a bundle for each test, the known deviations, and what is said about a failure."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from conformance.oci.support import deviations, host, wait
+from conformance.oci.support.case import Case
+from conformance.oci.support.runtime import Runtime, identify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SPECIFICATION = "https://github.com/opencontainers/runtime-spec/blob/v1.3.0/"
+runtime_key = pytest.StashKey[Runtime]()
+sometimes_key = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Name the binary and what it is always called with."""
+    group = parser.getgroup("OCI runtime")
+    group.addoption("--runtime", default=os.environ.get("OCI_RUNTIME", "runc"), help="the binary to judge (default: runc)")
+    group.addoption("--runtime-args", default="", help='global options for every call, such as "--systemd-cgroup"')
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Find the runtime before anything is collected: the deviations depend on its version."""
+    try:
+        config.stash[runtime_key] = identify(
+            config.getoption("--runtime"), tuple(shlex.split(config.getoption("--runtime-args")))
+        )
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.addinivalue_line("markers", "rule(section): where the rule stands that a test judges by")
+    wait.adopt_orphans()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say who is judged and where."""
+    runtime = config.stash[runtime_key]
+    layout = "v2" if host.v2() else "hybrid" if host.cgroup_mounts().get("") else "v1"
+    version = ".".join(map(str, runtime.version))
+    return f"judged: {runtime.name} {version} ({runtime.path}); host: Linux {os.uname().release}, cgroup {layout}"
+
+
+def test_name(item: pytest.Item) -> str:
+    """Give the name the table of deviations knows a test by."""
+    return f"{item.path.name}::{item.name}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Expect the known deviations to fail; refuse a test that names no rule."""
+    table = deviations.load()
+    for item in items:
+        if item.get_closest_marker("rule") is None:
+            raise pytest.UsageError(f"{item.nodeid} names no rule to judge by")
+        entry = deviations.known(config.stash[runtime_key], test_name(item), table)
+        if entry:
+            item.add_marker(pytest.mark.xfail(reason=f"known deviation: {entry.reason}", strict=False))
+            item.stash[sometimes_key] = entry.sometimes
+        if os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="host: the judge must be root"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """Judge what is left behind as part of the test itself, so that a known leak can be a known deviation."""
+    case: Case | None = pyfuncitem.funcargs.get("case")
+    try:
+        answer = yield
+    finally:
+        left = case.close() if case else []
+    if left:
+        pytest.fail("left behind after delete (runtime.md#delete):\n  " + "\n  ".join(left), pytrace=False)
+    return answer
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+    """Put the rule and the section of the specification under a failure."""
+    report = yield
+    if report.failed and call.when != "teardown":
+        sections = [str(mark.args[0]) for mark in item.iter_markers("rule")]
+        where = sections[0] if sections else "?"
+        link = SPECIFICATION + where if ".md" in where else where
+        rule = (getattr(getattr(item, "function", None), "__doc__", None) or item.name.replace("_", " ")).strip()
+        report.sections.insert(0, ("rule", f"{rule}\n  {link}"))
+    if item.stash.get(sometimes_key, False) and report.passed and hasattr(report, "wasxfail"):
+        del report.wasxfail  # it depends on timing: to pass is no news
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the deviations that are none any more: their lines can be taken out of the table."""
+    passed = terminalreporter.getreports("xpassed")
+    if passed:
+        terminalreporter.section(f"listed in {deviations.TABLE.name}, and passed")
+        for report in passed:
+            terminalreporter.write_line(report.nodeid)
+
+
+@pytest.fixture(scope="session")
+def runtime(pytestconfig: pytest.Config) -> Runtime:
+    """Give the runtime under judgement."""
+    return pytestconfig.stash[runtime_key]
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """Give a folder with a short name (a socket's path has at most 107 bytes) that containers' users can pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="judge"))
+    os.chmod(folder, 0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def busybox(scratch: Path) -> Path:
+    """Give the one program of all roots: OCI_BUSYBOX, or what is installed as busybox; it must be static."""
+    found = os.environ.get("OCI_BUSYBOX") or shutil.which("busybox")
+    if found is None:
+        pytest.exit("the judge needs a static busybox: install busybox-static, or set OCI_BUSYBOX to one", 4)
+    if b"ld-linux" in Path(found).read_bytes()[:4096] or b"ld-musl" in Path(found).read_bytes()[:4096]:
+        pytest.exit(f"{found} is not static: install busybox-static, or set OCI_BUSYBOX to a static one", 4)
+    copy = scratch / "busybox"
+    shutil.copyfile(found, copy)
+    os.chmod(copy, 0o755)
+    return copy
+
+
+@pytest.fixture
+def case(runtime: Runtime, busybox: Path, scratch: Path) -> Case:
+    """Give a bundle; it is closed, and its leaks judged, as part of the test."""
+    return Case(runtime, busybox, scratch)
+
+
+@pytest.fixture(scope="module")
+def shared(runtime: Runtime, busybox: Path, scratch: Path) -> Iterator[Callable[[], Case]]:
+    """Make bundles for many tests of a file that only look at what one container saw."""
+    made: list[Case] = []
+
+    def make() -> Case:
+        made.append(Case(runtime, busybox, scratch))
+        return made[-1]
+
+    yield make
+    left = [thing for case in made for thing in case.close()]
+    if left:
+        pytest.fail("left behind after delete (runtime.md#delete):\n  " + "\n  ".join(left), pytrace=False)
