@@ -109,6 +109,8 @@ class Monitor:
             container.exit = self._around.exits.find(request.container_id)
             if container.exit is None and still_lives(pid, start):
                 container.readopt(pid, started_at_ns)
+                if not request.handler:  # it is frozen when the one who died was saving it
+                    self.reactor.spawn(container.runtime.resume(request.container_id))
             else:
                 container.status = "stopped"
                 container.ended.set(None)

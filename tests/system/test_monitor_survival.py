@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,6 +153,27 @@ async def test_a_dead_monitor_is_replaced_by_one_that_cleans_up(pod: PodHarness)
     os.kill(pid_of_first, signal.SIGKILL)
     event = await asyncio.wait_for(pod.exited(first.container_id), 10)
     assert event.exit_code == 255  # whoever is no parent cannot know better
+
+
+async def test_what_a_dead_monitor_had_frozen_runs_on(pod: PodHarness) -> None:
+    """A monitor that dies while it saves containers leaves them frozen; nobody else would let them run."""
+    await pod.setup()
+    request = await pod.run("sleep", "1000")
+    words = [str(Path(sys.executable).parent / "wherry-oci"), "--root", request.state_root]
+
+    def status() -> str:
+        done = subprocess.run([*words, "state", request.container_id], capture_output=True, check=True)
+        return str(json.loads(done.stdout)["status"])
+
+    subprocess.run([*words, "pause", request.container_id], check=True)
+    assert status() == "paused"
+    try:
+        os.kill(pod.pid, signal.SIGKILL)
+        await asyncio.wait_for(asyncio.shield(pod.monitor.closed), 5)
+        await pod.start()
+        wait_for(lambda: status() == "running", "the container to run on")
+    finally:  # what is frozen does not even die
+        subprocess.run([*words, "resume", request.container_id], check=False, capture_output=True)
 
 
 async def test_namespaces_sysctls_and_shm(pod: PodHarness) -> None:
