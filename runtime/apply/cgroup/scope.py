@@ -94,6 +94,9 @@ class Scope(Cgroup):
         self._is_ours = True
         super().create()
 
+    def _require_idle(self) -> None:
+        """See Cgroup: systemd has just made it, and refuses a name that is taken; the process in it is the one that waits."""
+
     def release(self) -> None:
         """End the process that held the scope; init is in it."""
         if self._holder:
