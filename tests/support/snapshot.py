@@ -27,6 +27,9 @@ DIRECTORIES = ("/run/netns", "/run/wherry", "/var/lib/wherry", "/run/runc", "/ru
 _STANDING = frozenset({"/var/lib/cni/results", "/var/lib/cni/networks"})
 """Directories that the standard plugins make once a node."""
 
+_STANDING_MOUNTS = frozenset({"/run/netns"})
+"""Mounts that a tool makes once a node: ip(8) with the first named namespace."""
+
 _INFRASTRUCTURE = re.compile(
     # The standard plugins make these chains and jumps once a node and never take them away.
     r"CNI-(HOSTPORT|FORWARD|ADMIN|DN-SETMARK)"
@@ -82,7 +85,8 @@ def mounts() -> frozenset[str]:
         for line in table:
             left, _, right = line.partition(" - ")
             parts = left.split()
-            found.append(f"{parts[4]} ({right.split()[0]}, id {parts[0]})")
+            if parts[4] not in _STANDING_MOUNTS:
+                found.append(f"{parts[4]} ({right.split()[0]}, id {parts[0]})")
     return frozenset(found)
 
 
