@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -206,7 +207,9 @@ def test_the_bus_may_restart(own: Oci) -> None:
 def test_a_killed_creator_leaves_no_scope(own: Oci) -> None:
     """The process that holds the scope until init is in it ends with the creator, and systemd clears an empty scope away."""
     hook = own.bundle / "hook"
-    hook.write_text(f"#!/bin/sh\ntouch {own.bundle}/reached\nexec sleep 1000\n")
+    hook.write_text(
+        f"#!/bin/sh\necho $$ >{own.bundle}/.reached\nmv {own.bundle}/.reached {own.bundle}/reached\nexec sleep 1000\n"
+    )
     hook.chmod(0o755)
     own.config["hooks"] = {"createRuntime": [{"path": str(hook)}]}
     own.write("true")
@@ -218,9 +221,10 @@ def test_a_killed_creator_leaves_no_scope(own: Oci) -> None:
     own.ok("delete", "--force", name)
     wait_for(lambda: not known(unit_of(own)), "the scope to go")
     assert not directory_of(own).exists()
-    left = subprocess.run(["pgrep", "-f", str(hook)], check=False, capture_output=True, text=True).stdout.split()
-    for pid in left:  # the hook was the creator's child, not the container's
-        os.kill(int(pid), signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.kill(
+            int((own.bundle / "reached").read_text()), signal.SIGKILL
+        )  # the hook was the creator's child, not the container's
 
 
 @pytest.mark.parametrize("path", ["/wtest/c1", "a:b", "nonsense:a:b", "wtest--x.slice:a:b", "wtest.slice:a:b.slice"])
