@@ -9,7 +9,7 @@ keys=/usr/share/keyrings/debian-archive-keyring.gpg
 echo "deb [signed-by=$keys] http://deb.debian.org/debian sid main" >"$folder/sources.list"
 set -- -o "Dir::Etc::sourcelist=$folder/sources.list" -o Dir::Etc::sourceparts=/dev/null -o "Dir::State::lists=$folder/lists" \
     -o "Dir::Cache::archives=$folder/archives" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= \
-    -o Dir::State::status=/dev/null -o APT::Sandbox::User=root
+    -o Dir::State::status=/dev/null -o APT::Sandbox::User=root -o Acquire::Check-Valid-Until=false
 apt-get -qq "$@" update
 apt-get -qq "$@" -y --no-install-recommends --download-only install criu >/dev/null
 for package in "$folder"/archives/*.deb; do dpkg -x "$package" "$folder/root"; done

@@ -166,4 +166,4 @@ def test_a_client_that_leaves_in_the_middle_of_a_pull(wherryd: Wherryd, stuck: t
     wait_for(lambda: unfinished(wherryd) == [], "the pull to be undone", seconds=5)
     assert len(names(wherryd)) == 1
     assert wherryd.cri.ready()
-    wait_for(lambda: len(wherryd.helpers()) == 2, "no process but the daemon and its spawner to be there")
+    wait_for(lambda: len(wherryd.helpers()) == 3, "no process but the daemon, its spawner and the nursery to be there")
