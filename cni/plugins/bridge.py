@@ -83,35 +83,17 @@ def check(request: Request) -> None:
     if result is None:
         raise Malformed("is needed for CHECK", "/prevResult")
     ipam.other(request, "CHECK")
-    index = next((n for n, one in enumerate(result.interfaces) if one.sandbox and one.name == request.ifname), None)
-    if index is None:
-        raise Malformed(f"does not name {request.ifname} in a namespace", "/prevResult/interfaces")
     with Links() as host:
         bridge = _is_bridge(host.find(settings.bridge), settings.bridge)
         _check_host_end(host, bridge, result)
-    with netns.Namespace(request.netns) as namespace, namespace.entered(), Links() as links:
-        found = links.find(request.ifname)
-        if found is None or not found.is_up:
-            raise CniFault(f"link {request.ifname} in {request.netns} is {'down' if found else 'gone'}")
-        if result.interfaces[index].mac.lower() not in {"", found.mac}:
-            raise CniFault(f"link {request.ifname} in {request.netns} has another hardware address than after ADD: {found.mac}")
-        ipam.verify(links, found, result, index)
+    veth.check_inside(request, result)
     if settings.masquerade:
         masquerade.check(request, result.ips)
 
 
 def gc(request: Request) -> None:
     """Remove the pairs, rules and addresses of this network that belong to no valid attachment."""
-    settings = read(request)
-    stale = nft.stale(request.network, request.valid_attachments)
-    with contextlib.ExitStack() as steps:
-        steps.callback(ipam.other, request, "GC")
-        if settings.masquerade:
-            steps.callback(masquerade.gc, request)
-        with Links() as host:
-            for one in host.all():
-                if one.alias and stale(one.alias):
-                    host.delete(one)
+    veth.collect(request, masquerades=read(request).masquerade)
 
 
 def status(request: Request) -> None:

@@ -79,27 +79,14 @@ def check(request: Request) -> None:
         for ip in result.ips:
             if _single(ip.address.ip) not in routed:
                 raise CniFault(f"the host's route to {ip.address.ip} is gone")
-    with netns.Namespace(request.netns) as namespace, namespace.entered(), Links() as inside:
-        container = inside.find(request.ifname)
-        if container is None or not container.is_up:
-            raise CniFault(f"link {request.ifname} in {request.netns} is {'down' if container else 'gone'}")
-        ipam.verify(inside, container, result, 1)
+    veth.check_inside(request, result)
     if settings.masquerade:
         masquerade.check(request, result.ips)
 
 
 def gc(request: Request) -> None:
     """Remove the pairs, rules and addresses of this network that belong to no valid attachment."""
-    settings = read(request)
-    stale = nft.stale(request.network, request.valid_attachments)
-    with contextlib.ExitStack() as steps:
-        steps.callback(ipam.other, request, "GC")
-        if settings.masquerade:
-            steps.callback(masquerade.gc, request)
-        with Links() as host:
-            for one in host.all():
-                if one.alias and stale(one.alias):
-                    host.delete(one)
+    veth.collect(request, masquerades=read(request).masquerade)
 
 
 def status(request: Request) -> None:

@@ -9,12 +9,14 @@ import contextlib
 import hashlib
 from typing import TYPE_CHECKING
 
-from cni import link, netns
-from cni.errors import CniFault
+from cni import link, netns, nft
+from cni.errors import CniFault, Malformed
 from cni.link import End, Link, Links
+from cni.plugins import ipam, masquerade
 
 if TYPE_CHECKING:
     from cni.skel import Request
+    from cni.types import Result
 
 
 def host_name(request: Request) -> str:
@@ -61,3 +63,30 @@ def unplug(request: Request) -> None:
         container = inside.find(request.ifname)
         if container is not None and container.kind == "veth":
             inside.delete(container)
+
+
+def check_inside(request: Request, result: Result) -> None:
+    """Raise CniFault when the container's end is not as ADD's `result` says, Malformed when that does not name it."""
+    index = next((n for n, one in enumerate(result.interfaces) if one.sandbox and one.name == request.ifname), None)
+    if index is None:
+        raise Malformed(f"does not name {request.ifname} in a namespace", "/prevResult/interfaces")
+    with netns.Namespace(request.netns) as namespace, namespace.entered(), Links() as inside:
+        found = inside.find(request.ifname)
+        if found is None or not found.is_up:
+            raise CniFault(f"link {request.ifname} in {request.netns} is {'down' if found else 'gone'}")
+        if result.interfaces[index].mac.lower() not in {"", found.mac}:
+            raise CniFault(f"link {request.ifname} in {request.netns} has another hardware address than after ADD: {found.mac}")
+        ipam.verify(inside, found, result, index)
+
+
+def collect(request: Request, *, masquerades: bool) -> None:
+    """Remove the pairs, rules and addresses of this network that belong to no valid attachment (GC)."""
+    stale = nft.stale(request.network, request.valid_attachments)
+    with contextlib.ExitStack() as steps:
+        steps.callback(ipam.other, request, "GC")
+        if masquerades:
+            steps.callback(masquerade.gc, request)
+        with Links() as host:
+            for one in host.all():
+                if one.alias and stale(one.alias):
+                    host.delete(one)

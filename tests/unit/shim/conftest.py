@@ -1,5 +1,8 @@
+import signal
+
 import pytest
 
+from shim.reactor import Reactor
 from tests.unit.shim import fakes
 
 
@@ -11,3 +14,15 @@ async def world(tmp_path):
     node.network.close()
     node.workers.close()
     node.database.close()
+
+
+@pytest.fixture
+def reactor():
+    """Give a loop, and put back the handlers of signals that it took."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    made = Reactor()
+    yield made
+    made.close()
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,17 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 FIRST_WAIT = "waiting"
-
-
-@pytest.fixture
-def reactor() -> Iterator[Reactor]:
-    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    made = Reactor()
-    yield made
-    made.close()
-    for number, handler in before.items():
-        if signal.getsignal(number) is not handler:
-            signal.signal(number, handler)
 
 
 @pytest.fixture

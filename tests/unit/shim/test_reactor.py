@@ -3,26 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-from typing import TYPE_CHECKING
-
-import pytest
 
 from shim.reactor import READ, Reactor
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def reactor() -> Iterator[Reactor]:
-    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    made = Reactor()
-    yield made
-    made.close()
-    for number, handler in before.items():
-        if signal.getsignal(number) is not handler:
-            signal.signal(number, handler)
 
 
 def test_a_number_used_again_in_one_turn_is_another_descriptor(reactor: Reactor) -> None:
