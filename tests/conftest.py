@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import HealthCheck, settings
+
 from tests.support.snapshot import MARK
 
 os.environ.setdefault(MARK, str(os.getpid()))
+
+# A loaded machine may stop any example for longer than hypothesis waits; what hangs is ended by the test's own time limit.
+settings.register_profile("wherry", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("wherry")

@@ -165,7 +165,6 @@ def create(node: Oci, name: str) -> tuple[int, str]:
 
 @settings(
     max_examples=EXAMPLES,
-    deadline=None,
     derandomize="WHERRY_TEST_FUZZ" not in os.environ,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -197,7 +196,7 @@ RAW = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=RAW)
 def test_any_bytes(ours: Oci, data: bytes) -> None:
     (ours.bundle / "config.json").write_bytes(data)

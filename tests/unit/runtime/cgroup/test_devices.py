@@ -118,7 +118,7 @@ ACCESS = st.sets(st.sampled_from("rwm"), min_size=1).map(lambda letters: "".join
 RULES = st.builds(DeviceRule, allow=st.booleans(), type=st.sampled_from("abcu"), major=NUMBERS, minor=NUMBERS, access=ACCESS)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     rules=st.lists(RULES, max_size=5),
     kind=st.sampled_from("bc"),

@@ -191,7 +191,7 @@ def pointers(value: Any, at: str = "") -> list[str]:
     return [at]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(pointer=st.sampled_from([pointer for pointer in pointers(FULL) if pointer]), value=VALUES)
 def test_any_change_parses_and_validates_or_is_a_spec_fault(pointer: str, value: object) -> None:
     try:
@@ -200,7 +200,7 @@ def test_any_change_parses_and_validates_or_is_a_spec_fault(pointer: str, value:
         return
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.binary(max_size=64))
 def test_any_bytes_are_a_spec_fault(data: bytes) -> None:
     with pytest.raises(SpecFault):

@@ -169,7 +169,7 @@ def test_components() -> None:
             components(bad)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(strategies.data())
 def test_anything(data: strategies.DataObject) -> None:
     """Mutated archives are entries or a WherryError, never anything else."""
@@ -195,7 +195,7 @@ def test_anything(data: strategies.DataObject) -> None:
             os.close(opened.pop())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(strategies.binary(max_size=3000))
 def test_any_bytes(data: bytes) -> None:
     for prefix in (b"", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"):

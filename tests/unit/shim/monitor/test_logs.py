@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shim.errors import FailedPrecondition
@@ -78,7 +78,6 @@ lines = st.tuples(  # how often, what, and the end: the text itself would be a h
 )
 
 
-@settings(deadline=None)  # on a busy machine one example may take long
 @given(st.lists(lines, max_size=8), st.lists(st.integers(1, 70000), min_size=1, max_size=8))
 def test_nothing_is_lost_however_it_is_cut(parts: list[tuple[int, bytes, bytes]], sizes: list[int]) -> None:
     text = b"".join(letter * size + end for size, letter, end in parts)
