@@ -64,6 +64,9 @@ class RuntimeConfig:
     """Which OCI runtime executes a pod."""
 
     default_handler: str = setting("wherry", "handler of pods that name none")
+    ignore_selinux_options: bool = setting(
+        False, "run pods that ask for an SELinux label on a node without SELinux, unlabelled; they are refused otherwise"
+    )
     handlers: dict[str, HandlerConfig] = dataclasses.field(
         default_factory=dict,
         metadata={"doc": 'more handlers by name, such as [runtime.handlers.runc] path = "/usr/sbin/runc"'},

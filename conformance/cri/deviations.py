@@ -54,6 +54,7 @@ TABLE: tuple[Deviation, ...] = (
     _containerd("bad_input::test_container[[]the node's network in a pod of its own]", "the container joins its pod's"),
     _containerd("bad_input::test_container[[]an unknown pid mode]", _UNCHECKED),
     _containerd("bad_input::test_container[[]an unknown stop signal]", "the field is not known, or its range not checked"),
+    _containerd("bad_input::test_label_of_a_*_without_selinux*", "SELinux options are ignored where there is no SELinux"),
     _containerd("bad_input::test_container[[]a log path that leaves]", "the paths are joined, wherever that leads"),
     _containerd("concurrency::test_equal_pods_at_once_all_get_the_answer", _RESERVED),
     _containerd("concurrency::test_equal_containers_at_once_all_get_the_answer", _RESERVED, always=False),

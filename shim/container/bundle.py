@@ -162,6 +162,7 @@ def spec_settings(node: Node, pod: Pod) -> SpecSettings:
     return SpecSettings(
         pod_cgroup=pod.meta.cgroup,
         default_seccomp_profile=handler.seccomp_profile if handler is not None else "",
+        ignore_selinux_options=node.config.runtime.ignore_selinux_options,
     )
 
 

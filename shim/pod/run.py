@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from shim.container.spec.inputs import SpecSettings
+from shim.container.spec.security import require_selinux
 from shim.container.spec.sysctls import pod_sysctls
 from shim.container.spec.validate import validate_pod
 from shim.errors import AlreadyExists, InvalidArgument, Unavailable
@@ -55,6 +56,12 @@ def _check(node: Node, config: PodSandboxConfig, runtime_handler: str) -> str:
     if found is None:
         raise InvalidArgument(f"runtime_handler {handler!r} is not configured: add [runtime.handlers.{handler}]")
     validate_pod(config, features_of(node, handler))
+    require_selinux(
+        config.linux.security_context.selinux_options,
+        "linux.security_context.selinux_options",
+        node.host,
+        ignored=node.config.runtime.ignore_selinux_options,
+    )
     capabilities(config)
     return handler
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from shim.container.spec.seccomp_default import default_profile
@@ -12,6 +13,7 @@ from shim.gen.runtime.v1 import api_pb2
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from shim.container.spec.host import HostFacts
     from shim.container.spec.inputs import SpecInputs
     from shim.gen.runtime.v1.api_pb2 import LinuxContainerSecurityContext, SecurityProfile, SELinuxOption
 
@@ -19,6 +21,10 @@ RUNTIME_DEFAULT = api_pb2.SecurityProfile.RuntimeDefault
 UNCONFINED = api_pb2.SecurityProfile.Unconfined
 LOCALHOST = api_pb2.SecurityProfile.Localhost
 PREFIX = "localhost/"
+_LABEL_WORD = re.compile(r"[^\s:\0]*")
+_CATEGORIES = r"c\d{1,4}(?:\.c\d{1,4})?"
+_SENSITIVITY = rf"s\d{{1,2}}(?::{_CATEGORIES}(?:,{_CATEGORIES})*)?"
+_LEVEL = re.compile(rf"(?:{_SENSITIVITY}(?:-{_SENSITIVITY})?)?", re.ASCII)
 
 
 def parse_profile(text: str, field: str) -> SecurityProfile | None:
@@ -122,15 +128,46 @@ def _asked_apparmor(inputs: SpecInputs, profile: SecurityProfile) -> tuple[str, 
 def selinux_labels(inputs: SpecInputs) -> tuple[str, str]:
     """Give the process and the mount label, both "" where SELinux is off; the container's options win over the pod's.
 
-    A privileged container runs with the daemon's own label.
+    A privileged container runs with the daemon's own label. Raises FailedPrecondition as `require_selinux` has it.
     """
-    if not inputs.host.selinux:
-        return "", ""
     security = inputs.config.linux.security_context
     pod = inputs.pod.linux.security_context.selinux_options
     own = security.selinux_options if security.HasField("selinux_options") else pod
+    if not inputs.host.selinux:
+        require_selinux(
+            own, "linux.security_context.selinux_options", inputs.host, ignored=inputs.settings.ignore_selinux_options
+        )
+        return "", ""
     process = "" if security.privileged else _label(own, "container_t")
     return process, _label(own, "container_file_t", mount=True)
+
+
+def check_selinux(options: SELinuxOption, field: str) -> None:
+    """Raise InvalidArgument for a part of a label that would run into the next one, or a level that is none.
+
+    The parts are joined by colons (selinux(8)); only the level, such as s0-s1:c1,c2.c5, has some.
+    """
+    for name in ("user", "role", "type"):
+        value = getattr(options, name)
+        if not _LABEL_WORD.fullmatch(value):
+            raise InvalidArgument(f"{field}.{name} {value!r} is no part of an SELinux label")
+    if not _LEVEL.fullmatch(options.level):
+        raise InvalidArgument(f"{field}.level {options.level!r} is no level of SELinux, such as s0:c1,c2")
+
+
+def require_selinux(options: SELinuxOption, field: str, host: HostFacts, *, ignored: bool) -> None:
+    """Raise FailedPrecondition where a label is asked for and the node has none to give, unless that is `ignored`.
+
+    An option object in which nothing is set asks for nothing. Relabelling of volumes needs no answer: kubelet asks for it on
+    every node.
+    """
+    asked = [name for name in ("user", "role", "type", "level") if getattr(options, name)]
+    if not asked or host.selinux or ignored:
+        return
+    raise FailedPrecondition(
+        f"{field}.{asked[0]} asks for an SELinux label, and SELinux is not enabled on this node; "
+        "set runtime.ignore_selinux_options to run such pods without one"
+    )
 
 
 def _label(options: SELinuxOption, default_type: str, *, mount: bool = False) -> str:

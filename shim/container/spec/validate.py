@@ -16,7 +16,7 @@ from shim.container.spec.mounts import BIDIRECTIONAL, HOST_TO_CONTAINER, PRIVATE
 from shim.container.spec.namespaces import CONTAINER, NODE, POD, TARGET, uses_user_namespace
 from shim.container.spec.paths import check_cgroup_parent, container_log_path
 from shim.container.spec.pod_files import check_hostname, resolv_conf
-from shim.container.spec.security import check_profile
+from shim.container.spec.security import check_profile, check_selinux
 from shim.container.spec.signals import stop_signal
 from shim.container.spec.sysctls import pod_sysctls
 from shim.container.spec.users import check_id, user_string
@@ -162,6 +162,7 @@ def _check_pod_security(security: LinuxSandboxSecurityContext) -> None:
     for field in ("seccomp", "apparmor"):
         if security.HasField(field):
             check_profile(getattr(security, field), f"{prefix}.{field}")
+    check_selinux(security.selinux_options, f"{prefix}.selinux_options")
 
 
 def _check_security(security: LinuxContainerSecurityContext, pod: PodSandboxConfig) -> None:
@@ -178,6 +179,7 @@ def _check_security(security: LinuxContainerSecurityContext, pod: PodSandboxConf
     for field in ("seccomp", "apparmor"):
         if security.HasField(field):
             check_profile(getattr(security, field), f"{prefix}.{field}")
+    check_selinux(security.selinux_options, f"{prefix}.selinux_options")
     for field in ("masked_paths", "readonly_paths"):
         for path in getattr(security, field):
             if not path.startswith("/") or "\0" in path:

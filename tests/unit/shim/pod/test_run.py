@@ -1,9 +1,10 @@
 import asyncio
+import dataclasses
 import os
 
 import pytest
 
-from shim.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, WherryError
+from shim.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, WherryError
 from shim.gen.runtime.v1 import api_pb2
 from shim.pod.remove import remove_pod_sandbox
 from shim.pod.run import run_pod_sandbox
@@ -232,3 +233,16 @@ async def test_an_ambiguous_or_empty_id_is_refused(world):
         await run_pod_sandbox(node, pod_config(name), "")
     with pytest.raises(InvalidArgument, match="must not be empty"):
         await stop_pod_sandbox(node, "")
+
+
+async def test_a_pod_that_wants_a_label_of_selinux_is_refused_where_there_is_none(world):
+    node, trace = world
+    config = pod_config()
+    config.linux.security_context.selinux_options.level = "s0:c1,c2"
+    with pytest.raises(FailedPrecondition, match=r"selinux_options\.level asks for .*ignore_selinux_options"):
+        await run_pod_sandbox(node, config, "")
+    assert not trace
+    runtime = dataclasses.replace(node.config.runtime, ignore_selinux_options=True)
+    node.config = dataclasses.replace(node.config, runtime=runtime)
+    await run_pod_sandbox(node, config, "")
+    assert trace

@@ -8,6 +8,7 @@ import pytest
 from shim.container.spec.build import build, build_spec
 from shim.container.spec.capabilities import DEFAULT, KNOWN
 from shim.container.spec.host import DeviceNode, HostSources
+from shim.container.spec.inputs import SpecSettings
 from shim.container.spec.seccomp_default import CLONE_NEW, default_profile
 from shim.container.spec.seccomp_profile import LIMIT, convert_profile
 from shim.errors import FailedPrecondition, InvalidArgument
@@ -287,7 +288,30 @@ def test_apparmor_is_never_dropped_silently(kit, enabled, error):
 
 def test_selinux(kit):
     asked = kit.security(selinuxOptions={"type": "spc_t", "level": "s0:c1,c2"})
-    assert "selinuxLabel" not in build_spec(kit.inputs(asked))["process"]
+    ignoring = SpecSettings(ignore_selinux_options=True)
+    assert "selinuxLabel" not in build_spec(kit.inputs(asked, settings=ignoring))["process"]
     spec = build_spec(kit.inputs(asked, host=replace(kit.HOST, selinux=True)))
     assert spec["process"]["selinuxLabel"] == "system_u:system_r:spc_t:s0:c1,c2"
     assert spec["linux"]["mountLabel"] == "system_u:object_r:container_file_t:s0:c1,c2"
+
+
+@pytest.mark.parametrize("part", [{"user": "u"}, {"role": "r"}, {"type": "t"}, {"level": "s0"}])
+def test_selinux_labels_are_never_dropped_silently(kit, part):
+    context = {"linux": {"securityContext": {"selinuxOptions": part}}}
+    for given in (kit.inputs(kit.security(selinuxOptions=part)), kit.inputs(in_pod=context)):
+        with pytest.raises(
+            FailedPrecondition, match=rf"selinux_options\.{next(iter(part))} .*set runtime.ignore_selinux_options"
+        ):
+            build(given)
+
+
+@pytest.mark.parametrize(("own", "in_pod"), [({}, {}), ({}, {"type": "t"}), (None, {})])
+def test_selinux_options_that_ask_for_nothing_are_no_error(kit, own, in_pod):
+    asked = {} if own is None else kit.security(selinuxOptions=own)
+    context = {"linux": {"securityContext": {"selinuxOptions": in_pod}}}
+    assert "selinuxLabel" not in build_spec(kit.inputs(asked, context))["process"]
+
+
+def test_relabelling_is_accepted_without_selinux(kit):
+    mount = {"containerPath": "/m", "hostPath": "/h", "selinuxRelabel": True}
+    assert any(one["destination"] == "/m" for one in build_spec(kit.inputs({"mounts": [mount]}))["mounts"])

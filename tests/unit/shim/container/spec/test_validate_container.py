@@ -65,12 +65,22 @@ def test_mounts_that_can_be(kit, mount):
         ({"supplementalGroupsPolicy": 3}, "supplemental_groups_policy"),
         ({"apparmor": {"profileType": "Localhost"}}, "localhost_ref"),
         ({"maskedPaths": ["proc/kcore"]}, "masked_paths"),
+        ({"selinuxOptions": {"user": "a:b"}}, "selinux_options.user 'a:b'"),
+        ({"selinuxOptions": {"type": "t t"}}, "selinux_options.type"),
+        ({"selinuxOptions": {"level": "high"}}, "selinux_options.level 'high'"),
+        ({"selinuxOptions": {"level": "s0:c1,"}}, "selinux_options.level"),
         ({"readonlyPaths": ["x"]}, "readonly_paths"),
     ],
 )
 def test_bad_security(kit, context, message):
     with pytest.raises(InvalidArgument, match=message):
         validate_container(kit.container(**kit.security(**context)), kit.pod())
+
+
+@pytest.mark.parametrize("level", ["", "s0", "s0-s15", "s0:c1,c2", "s0-s0:c0.c1023", "s0:c1.c3-s1:c1.c3,c7"])
+def test_levels_of_selinux(kit, level):
+    label = {"user": "system_u", "role": "system_r", "type": "container_t", "level": level}
+    validate_container(kit.container(**kit.security(selinuxOptions=label)), kit.pod())
 
 
 MAPS = {"hostId": 100000, "containerId": 0, "length": 65536}
