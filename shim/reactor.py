@@ -30,6 +30,9 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 HANGUP = select.EPOLLHUP | select.EPOLLERR
 
+_LONGEST_WAIT = 86_400.0
+"""Seconds: epoll_wait(2) counts milliseconds in an int, and a caller's deadline may be centuries away."""
+
 
 class Cancelled(BaseException):
     """The task was cancelled: thrown into its coroutine to end it, so `except Exception` must not catch it."""
@@ -250,7 +253,7 @@ class Reactor:
             heapq.heappop(self._timers)
         if not self._timers:
             return limit
-        due = max(0.0, self._timers[0][0] - time.monotonic())
+        due = min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST_WAIT)
         return due if limit is None else min(limit, due)
 
     def _guard(self, handler: Callable[..., None], *args: Any) -> None:

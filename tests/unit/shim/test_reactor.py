@@ -33,3 +33,17 @@ def test_a_number_used_again_in_one_turn_is_another_descriptor(reactor: Reactor)
     assert seen == ["first", "stale"]
     for fd in (*pipes[0], *pipes[1], *quiet):
         os.close(fd)
+
+
+def test_a_deadline_in_centuries_is_waited_for_in_days(reactor: Reactor) -> None:
+    """A caller's timeout is any 64-bit number; the kernel's wait is not."""
+    seen: list[str] = []
+    reactor.at(2.0**63, lambda: seen.append("late"))
+    reader, writer = os.pipe()
+    reactor.watch(reader, READ, lambda _events: seen.append("read"))
+    os.write(writer, b"x")
+    reactor.turn(None)
+    reactor.unwatch(reader)
+    os.close(reader)
+    os.close(writer)
+    assert seen == ["read"]
