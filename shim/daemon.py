@@ -86,7 +86,9 @@ async def serve(options: Options, spawner_socket: socket.socket, spawner_pid: in
         stack.push_async_callback(node.images.stop)
         for problem in await node.images.start():
             log.warning("image store", problem=problem)
+        node.events.recovering = True
         await recover(node)
+        node.events.recovered()
         await ask_binaries(node)
         stack.push_async_callback(node.nri.close)
         await node.nri.start()

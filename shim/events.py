@@ -1,12 +1,14 @@
 """What happens to containers, told to whoever listens inside the daemon.
 
 A listener that does not keep up loses events, never memory: its queue is bounded, and once it has overflowed the listener
-is told so, by the end of its stream.
+is told so, by the end of its stream. What ended while no daemon ran is found out before anybody can listen; it is kept for
+the first who does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from shim.store.pods import Pod
 
 QUEUE_LIMIT = 1000
-"""Events kept for a listener that is busy."""
+"""Events kept for a listener that is busy, and from recovery."""
+KEPT_SECONDS = 60.0
+"""How long the events of recovery are news: a client that listened before connects again much sooner."""
 
 
 class EventKind(StrEnum):
@@ -50,15 +54,25 @@ class EventBus:
 
     def __init__(self) -> None:
         self._listeners: set[asyncio.Queue[ContainerEvent | None]] = set()
+        self._found: list[ContainerEvent] = []
+        self._keep_until = 0.0
+        self.recovering = False
         self.closed = False
 
     @property
     def heard(self) -> bool:
-        """Whether anybody listens."""
-        return bool(self._listeners)
+        """Whether anybody listens, or will be told of this later."""
+        return bool(self._listeners) or self.recovering
+
+    def recovered(self) -> None:
+        """Note that what is published from now on is told to those who listen, and nobody else."""
+        self.recovering = False
+        self._keep_until = time.monotonic() + KEPT_SECONDS
 
     def publish(self, event: ContainerEvent) -> None:
         """Tell all listeners; never waits."""
+        if self.recovering and len(self._found) < QUEUE_LIMIT:
+            self._found.append(event)
         for queue in tuple(self._listeners):
             if queue.qsize() >= QUEUE_LIMIT:
                 self._listeners.discard(queue)
@@ -74,13 +88,17 @@ class EventBus:
         self._listeners.clear()
 
     async def listen(self) -> AsyncGenerator[ContainerEvent]:
-        """Give events from now on; ends when the listener was too slow, or with the daemon."""
+        """Give events from now on, to the first listener those of recovery; ends when it was too slow, or with the daemon."""
         if self.closed:
             return
         queue: asyncio.Queue[ContainerEvent | None] = asyncio.Queue()
         self._listeners.add(queue)
+        found, self._found = self._found, []
         try:
-            while (event := await queue.get()) is not None:
-                yield event
+            if time.monotonic() < self._keep_until:
+                for event in found:
+                    yield event
+            while (news := await queue.get()) is not None:
+                yield news
         finally:
             self._listeners.discard(queue)

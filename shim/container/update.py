@@ -17,6 +17,7 @@ from shim.container.limits import merged
 from shim.container.spec.resources import linux_resources
 from shim.container.status import get_container
 from shim.errors import FailedPrecondition, WherryError
+from shim.pod.rollback import settled
 from shim.store.containers import State
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ async def update_limits(
     """Change limits without asking anybody; `extra` are linux.resources for which the CRI has no field."""
     lock = _locks.setdefault(container_id, asyncio.Lock())
     async with lock:
-        await asyncio.shield(asyncio.ensure_future(_update(node, container_id, asked, extra, annotations or {})))
+        await settled(_update(node, container_id, asked, extra, annotations or {}))
 
 
 def _living(node: Node, container_id: str) -> Container:

@@ -24,6 +24,7 @@ from shim.container.spec.resources import linux_resources
 from shim.errors import FailedPrecondition, Internal, InvalidArgument, WherryError
 from shim.gen.runtime.v1 import api_pb2
 from shim.pod.cgroup import pod_cgroup, scope_of
+from shim.pod.rollback import settled
 from shim.pod.status import get_pod
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ async def update_pod_sandbox_resources(
         await exchange.update_pod(pod, overhead, resources)
     lock = _locks.setdefault(pod.id, asyncio.Lock())
     async with lock:
-        await asyncio.shield(asyncio.ensure_future(_update(node, pod.id, added(resources, overhead))))
+        await settled(_update(node, pod.id, added(resources, overhead)))
     exchange = node.nri.active
     if exchange is not None:
         await exchange.post_update_pod(pod.id)

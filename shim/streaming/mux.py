@@ -117,11 +117,11 @@ class SpdyMux:
         self._weigh()
 
     async def send(self, stream: Stream, data: bytes) -> None:
-        """See Carrier."""
+        """See Carrier; the wait comes first, or one piece of each of some hundred streams is too much for a connection."""
+        await self._link.drain()
         if not self._connection.writable(stream.number):
             raise ConnectionGone("the stream was reset")
         self._link.write(self._connection.send(spdy.Data(stream_id=stream.number, data=data)))
-        await self._link.drain()
 
     def finish(self, stream: Stream) -> None:
         """See Carrier."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -124,3 +126,23 @@ def test_listeners_do_not_hold_up_the_end_of_the_daemon(wherryd: Wherryd) -> Non
         assert listener.wait_end() is grpc.StatusCode.UNAVAILABLE
     wherryd.disconnect()
     wherryd.start()
+
+
+def test_what_ended_without_a_daemon_is_told_by_the_next(wherryd: Wherryd, pods: PodMaker) -> None:
+    config = pods.pod()
+    pod = wherryd.cri.run_pod(config)
+    container = wherryd.cri.create(pod, pods.container("busybox", ["sleep", "1000"]), config)
+    wherryd.cri.start(container)
+    pid = int(wherryd.cri.info(container)["pid"])
+    wherryd.kill()
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "the container to end")
+    wherryd.start()
+    with Listener(wherryd.cri) as listener:
+        wait_for(lambda: listener.of(container), "its end to be told")
+    with Listener(wherryd.cri) as other:
+        wherryd.cri.remove_pod(pod)
+        wait_for(lambda: DELETED in other.of(pod), "the pod's end to be told")
+    assert listener.of(container) == [STOPPED]
+    assert listener.seen[0].containers_statuses[0].exit_code == 137
+    assert other.of(container) == [DELETED]

@@ -131,3 +131,33 @@ def test_streams_are_cut_by_size():
     assert [len(part) for part in chunks(items, 300)] == [3, 3, 3, 1]
     assert list(chunks([])) == []
     assert [len(part) for part in chunks(items)] == [10]
+
+
+async def test_what_recovery_found_is_told_to_the_first_who_listens():
+    bus = EventBus()
+    bus.recovering = True
+    assert bus.heard
+    for number in range(QUEUE_LIMIT + 1):
+        bus.publish(event(number))
+    bus.recovered()
+    assert not bus.heard
+    bus.publish(event(-1))
+    first, second = bus.listen(), bus.listen()
+    assert [int((await anext(first)).container_id) for _ in range(QUEUE_LIMIT)] == list(range(QUEUE_LIMIT))
+    waiting = [asyncio.ensure_future(anext(one)) for one in (first, second)]
+    await asyncio.sleep(0)
+    bus.publish(event(5))
+    assert [one.container_id for one in await asyncio.gather(*waiting)] == ["5", "5"]
+
+
+async def test_what_recovery_found_is_no_news_for_ever(monkeypatch):
+    monkeypatch.setattr("shim.events.KEPT_SECONDS", 0.0)
+    bus = EventBus()
+    bus.recovering = True
+    bus.publish(event(1))
+    bus.recovered()
+    listening = bus.listen()
+    waiting = asyncio.ensure_future(anext(listening))
+    await asyncio.sleep(0)
+    bus.publish(event(2))
+    assert (await waiting).container_id == "2"

@@ -108,3 +108,27 @@ async def test_bad_values_and_dead_containers(running):
     await node.monitors.get(node.containers.get(container_id).pod_id).exits(container_id, 0)
     with pytest.raises(FailedPrecondition, match="exited"):
         await update_container_resources(node, container_id, R(cpu_shares=5), {})
+
+
+async def test_a_caller_that_goes_does_not_let_the_next_update_overtake(running):
+    node, orders, container_id = running
+    monitor = node.monitors.get(node.containers.get(container_id).pod_id)
+    going, update = asyncio.Event(), monitor.update
+
+    async def slowly(which, resources):
+        await going.wait()
+        await update(which, resources)
+
+    monitor.update = slowly
+    first = asyncio.ensure_future(update_container_resources(node, container_id, R(cpu_quota=13), {}))
+    await asyncio.sleep(0)
+    first.cancel()
+    second = asyncio.ensure_future(update_container_resources(node, container_id, R(cpu_shares=9), {}))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not first.done()
+    going.set()
+    await asyncio.gather(first, second, return_exceptions=True)
+    assert orders[0][1]["cpu"]["quota"] == 13
+    assert orders[-1][1]["cpu"]["shares"] == 9
+    assert node.containers.get(container_id).resources.cpu_quota == 0
