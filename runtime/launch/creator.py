@@ -142,9 +142,10 @@ def make_cgroup(plan: LaunchPlan, rights: Standing) -> Cgroup:
     return for_container(path, plan.request.container_id, spares=rights.spares_cgroups)
 
 
-def first_state(plan: LaunchPlan, cgroup: Cgroup) -> ContainerState:
-    """Give the container's record before it has a process."""
-    own = pidfd.stat(os.getpid())
+def first_state(plan: LaunchPlan, cgroup: Cgroup, creator: int = 0) -> ContainerState:
+    """Give the container's record before it has a process; `creator` is the caller's id, as the host counts."""
+    creator = creator or os.getpid()
+    own = pidfd.stat(creator)
     seccomp = plan.spec.linux.seccomp
     return ContainerState(
         oci_version=plan.spec.oci_version,
@@ -154,7 +155,7 @@ def first_state(plan: LaunchPlan, cgroup: Cgroup) -> ContainerState:
         created=now(),
         owner=_owner(),
         annotations=plan.spec.annotations,
-        creator_pid=os.getpid(),
+        creator_pid=creator,
         creator_start=own[1] if own else 0,
         namespaces=plan.namespaces.private(),
         cgroup=cgroup.paths,

@@ -26,6 +26,7 @@ class Inherited:
     __slots__ = (
         "cgroup",
         "console_socket",
+        "filter",
         "gate",
         "link",
         "namespace_fds",
@@ -59,6 +60,8 @@ class Inherited:
         self.task_fd = -1
         self.unified_fd = -1
         self.placed = False
+        self.filter: bytes | None = None
+        """The CONFINED payload, when there is no creator to be asked for it."""
 
     def staged(self) -> bool:
         """Tell whether stage1 is needed: nobody comes back from a user namespace, nor, as root of one, to the host's others."""

@@ -6,6 +6,7 @@ import os
 
 from runtime.apply.faults import Step
 from runtime.apply.labels import open_label
+from runtime.jsonlite import dumps
 from runtime.kernel import prctl
 from runtime.launch import console as consoles
 from runtime.launch import gate, protocol, root
@@ -13,6 +14,8 @@ from runtime.launch.becoming import become_root, join_keyring, set_scheduling, s
 from runtime.launch.entering import adjust_oom_score, enter_as_init, leave_affinity
 from runtime.launch.guarded import guarded
 from runtime.launch.inherited import close_others, settle
+from runtime.launch.outside import set_limits
+from runtime.launch.preload import forbid_imports
 from runtime.launch.program import Program
 from runtime.launch.sources import open_mounts
 
@@ -31,14 +34,18 @@ def run(inherited: Inherited) -> NoReturn:
 
     def work() -> None:
         os.close(settle(inherited.descriptors()))
-        adjust_oom_score(inherited.plan.process.source.oom_score_adj)
-        inherited.cgroup.enter(placed=inherited.placed)
-        leave_affinity()
-        enter_as_init(inherited)
+        _enter_namespaces(inherited)
         inherited.link.receive(protocol.GO)
         _live(inherited)
 
     guarded(inherited.link, work)
+
+
+def _enter_namespaces(inherited: Inherited) -> None:
+    adjust_oom_score(inherited.plan.process.source.oom_score_adj)
+    inherited.cgroup.enter(placed=inherited.placed)
+    leave_affinity()
+    enter_as_init(inherited)
 
 
 def run_forked(inherited: Inherited) -> NoReturn:
@@ -49,6 +56,13 @@ def run_forked(inherited: Inherited) -> NoReturn:
         _live(inherited)
 
     guarded(inherited.link, work)
+
+
+def run_alone(inherited: Inherited) -> None:
+    """Go on as init, where no creator is (runtime.launch.alone)."""
+    forbid_imports()
+    _enter_namespaces(inherited)
+    _live(inherited)
 
 
 def _live(inherited: Inherited) -> None:
@@ -79,10 +93,8 @@ def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
         if inherited.console_socket is not None:
             consoles.hand_over(console, inherited.console_socket)
         consoles.take_over(console)
-    link.send(protocol.CONFINE)
-    _, compiled = link.receive(protocol.CONFINED)
     program = Program(plan.process)
-    program.filter, program.filter_flags = split_filter(compiled)
+    program.filter, program.filter_flags = split_filter(_confinement(inherited))
     program.label_fd = label_fd
     program.find()
     set_scheduling(plan.process.source, plan.spec.linux.personality, plan.spec.linux.memory_policy)
@@ -93,9 +105,23 @@ def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
     if inherited.standing.user:
         prctl.set_dumpable(dumpable=True)  # else its own user cannot exec here before start; nothing of the host's is left
     gate.end_when_told()
-    link.send(protocol.READY)
+    link.send(protocol.READY, _cgroups(inherited))
     link.close()
     return gate.wait(inherited.gate), program
+
+
+def _confinement(inherited: Inherited) -> bytes:
+    """Have the limits set, and give the seccomp filter's payload."""
+    if inherited.filter is not None:
+        set_limits(0, inherited.plan.process.rlimits)
+        return inherited.filter
+    inherited.link.send(protocol.CONFINE)
+    return inherited.link.receive(protocol.CONFINED)[1]
+
+
+def _cgroups(inherited: Inherited) -> bytes:
+    """Give what a caller who is no creator cannot know of its own."""
+    return b"" if inherited.filter is None else dumps(dict(inherited.cgroup.paths)).encode()
 
 
 def _after_gate(inherited: Inherited, starter: Link, program: Program) -> None:
@@ -117,8 +143,6 @@ def _after_gate(inherited: Inherited, starter: Link, program: Program) -> None:
 
 def hook_state(plan: LaunchPlan, pid: int, status: str) -> str:
     """Give the state hooks read on standard input."""
-    from runtime.jsonlite import dumps
-
     return dumps(
         {
             "ociVersion": plan.spec.oci_version,
@@ -147,6 +171,8 @@ def _prepare_root(inherited: Inherited) -> consoles.Console | None:
     root.make_working_directory(plan, paths)
     _create_hooks(inherited, paths)
     _names_and_parameters(plan)
+    if inherited.filter is not None:  # no creator does it; from inside the root the cgroup is out of reach
+        inherited.cgroup.apply_devices(plan.spec.linux.resources.devices)
     _enter(plan, paths, null_fd)
     return console
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from shim.cdi.names import wanted_devices
+from shim.container.alone import cgroup_alone
 from shim.container.restore import restored_from
 from shim.container.spec import look
 from shim.container.spec.build import build
@@ -166,8 +167,8 @@ def spec_settings(node: Node, pod: Pod) -> SpecSettings:
     )
 
 
-def create_request(node: Node, container: Container, rootfs: RootfsSpec) -> ContainerCreate:
-    """Give the order to the monitor."""
+def create_request(node: Node, container: Container, rootfs: RootfsSpec, config_json: bytes = b"") -> ContainerCreate:
+    """Give the order to the monitor; it can take the short way when it is told what it may expect in config.json."""
     config = container.config
     return ContainerCreate(
         container_id=container.id,
@@ -180,6 +181,7 @@ def create_request(node: Node, container: Container, rootfs: RootfsSpec) -> Cont
         stdin=config.stdin,
         stdin_once=config.stdin and config.stdin_once,
         log_path=container.meta.log_path,
+        alone=cgroup_alone(config_json),
         checkpoint=restored_from(node.container_dir(container.id)),
         options=dict.fromkeys(("tcp_close", "file_locks", "ext_unix_sk"), True),
     )

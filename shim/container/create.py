@@ -132,7 +132,8 @@ async def _create(node: Node, order: Order) -> str:
                 ),
             )
             timing.mark("bundle")
-            pid = await _hand_over(node, order, create_request(node, container, rootfs), rollback)
+            request = create_request(node, container, rootfs, bundle.config_json)
+            pid = await _hand_over(node, order, request, rollback)
             timing.mark("monitor")
             await _commit(node, container, bundle, pid)
             timing.mark("commit")

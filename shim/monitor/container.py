@@ -94,7 +94,7 @@ class Container:
     async def create(self) -> int:
         """Make it wait at its gate and give init's pid; what was made is undone when it fails."""
         request, around = self.request, self._around
-        self._pid_namespace = has_own_pid_namespace(request.bundle)
+        self._pid_namespace = bool(request.alone) or has_own_pid_namespace(request.bundle)
         try:
             self.stdio = Stdio(
                 around.reactor,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runtime import api
 from runtime.apply.cgroup import from_paths
 from runtime.checkpoint.request import DumpRequest, RestoreRequest
+from runtime.launch.alone import Alone
 from runtime.launch.gate import Opening
 from runtime.launch.setns import exec_steps
 from runtime.spec.parse import parse_process
@@ -17,7 +18,7 @@ from runtime.spec.reader import Reader
 from runtime.spec.validate_resources import validate_resources
 from runtime.state import GATE, container_dir
 from shim import process
-from shim.errors import DeadlineExceeded, FailedPrecondition, NotFound, WherryError
+from shim.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, WherryError
 from shim.monitor.checkpoint import criu_options
 from shim.monitor.execgroups import ExecGroups
 from shim.monitor.files import remove
@@ -64,6 +65,9 @@ class InternalRuntime:
             systemd_cgroup=request.systemd_cgroup,
         )
         keep = [*stdio, *(console.keep if console is not None else ())]
+        creation = Alone(order, request.alone)
+        if request.alone and not request.checkpoint and creation.prepare():
+            return await self._create_alone(creation)
         try:
             if request.checkpoint:
                 made = await self._call("wherry-restorer", lambda: _restore(order, request), keep)
@@ -74,6 +78,24 @@ class InternalRuntime:
         self._groups.paths = tuple((key, path) for key, path in made["cgroup"])
         self._plain = made["plain"]
         return int(made["pid"])
+
+    async def _create_alone(self, creation: Alone) -> int:
+        try:
+            pid, self._groups.paths = await process.drive(self._reactor, creation.steps(), CALL_SECONDS)
+        except WherryError as error:
+            await self._clear(creation, keep_folder=isinstance(error, AlreadyExists))
+            raise _as_start_failure(error) from error
+        finally:
+            creation.close()
+        self._plain = True  # a hook or an agent would have taken a creator
+        return pid
+
+    async def _clear(self, creation: Alone, *, keep_folder: bool) -> None:
+        def work() -> dict[str, Any]:
+            creation.clear(keep_folder=keep_folder)
+            return {}
+
+        await self._call("wherry-deleter", work, keep=creation.descriptors())
 
     async def start(self, container_id: str) -> None:
         """See OciRuntime."""

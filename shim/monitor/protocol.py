@@ -123,6 +123,8 @@ class ContainerCreate:
     stdin_once: bool = False
     log_path: str = ""
     systemd_cgroup: bool = False
+    alone: str = ""
+    """The directory of its v2 cgroup, where one process can make the container and become its init (runtime.launch.alone)."""
     checkpoint: str = ""
     """A folder with "checkpoint", criu's images, to restore the container from; its start has happened then."""
     options: dict[str, bool] = field(default_factory=dict)

@@ -20,6 +20,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from runtime.kernel.prctl import set_child_subreaper
+from runtime.launch.alone import look
 from shim import process, wire
 from shim.spawner.warmth import fill_holes, import_packages
 
@@ -65,6 +66,7 @@ def warm() -> None:
     from shim.spawner.rehearsal import rehearse  # noqa: PLC0415 - it imports the monitor, which the spawner does not need
 
     import_packages(WARM, COLD)
+    look()
     try:
         rehearse()
     except Exception as error:  # noqa: BLE001 - nothing depends on it

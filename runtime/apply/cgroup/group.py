@@ -49,6 +49,8 @@ class Cgroup:
         self._asked = asked
         self._layout = layout
         self._made: list[str] = []
+        self.born_in_v2 = False
+        """Whether the v2 directory was made for the caller, who was forked into it."""
 
     @property
     def layout(self) -> Layout:
@@ -86,7 +88,7 @@ class Cgroup:
         CgroupFault, and then the directories made so far are gone.
         """
         kept = []
-        found = self.exists()
+        found = self._foreign().exists()
         for key, directory in self.paths:
             try:
                 self._make(key, directory)
@@ -103,9 +105,14 @@ class Cgroup:
         if found:
             self._require_idle()
 
+    def _foreign(self) -> Cgroup:
+        """Give the part that somebody else may have made."""
+        return from_paths(tuple(pair for pair in self.paths if pair[0] != UNIFIED)) if self.born_in_v2 else self
+
     def _require_idle(self) -> None:
         """Refuse a cgroup that was there and is another's: its limits, its end and its freezer would be shared."""
-        frozen, members = self.frozen(), self.pids()
+        group = self._foreign()
+        frozen, members = group.frozen(), group.pids()
         if frozen or members:
             self.undo()
             why = "unexpectedly frozen: thaw or remove it" if frozen else f"is not empty: {len(members)} process(es) found"
