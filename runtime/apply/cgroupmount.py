@@ -12,7 +12,6 @@ from runtime.kernel import mount as k
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.apply.mounts import Mounter
-    from runtime.apply.paths import RootPaths
     from runtime.plan.mounts import MountPlan
     from runtime.spec.lasting import Pairs
 
@@ -48,23 +47,25 @@ def _legacy(mounter: Mounter, plan: MountPlan, folders: dict[str, str]) -> None:
     attributes = plan.change.set & ~k.MOUNT_ATTR_RDONLY
     data = tuple(option for option in plan.data if option.startswith(("mode=", "size="))) or _TMPFS
     mounter.attach(new_filesystem("tmpfs", "tmpfs", data, attributes), plan.destination, is_directory=True)
-    for key, folder in folders.items():
-        name = key.removeprefix("name=") or "unified"
-        fd = k.open_tree(folder)
-        k.mount_setattr(fd, k.Attributes(plan.change.set, propagation=k.MS_PRIVATE))
-        mounter.attach(fd, f"{plan.destination}/{name}", is_directory=True)
-        if "," in name:
-            _link(mounter.paths, plan.destination, name)
-    if plan.change.set & k.MOUNT_ATTR_RDONLY:
-        top = mounter.paths.open(plan.destination)
-        k.mount_setattr(top, k.Attributes(k.MOUNT_ATTR_RDONLY))
+    top = mounter.paths.open(plan.destination)
+    try:
+        for key, folder in folders.items():
+            _bind_hierarchy(top, key.removeprefix("name=") or "unified", folder, plan.change.set)
+        if plan.change.set & k.MOUNT_ATTR_RDONLY:
+            k.mount_setattr(top, k.Attributes(k.MOUNT_ATTR_RDONLY))
+    finally:
         os.close(top)
 
 
-def _link(paths: RootPaths, destination: str, name: str) -> None:
-    folder = paths.open(destination)
-    try:
+def _bind_hierarchy(top: int, name: str, folder: str, attributes: int) -> None:
+    """Bind a hierarchy's directory below the tmpfs, which nobody else has seen yet: its names are what was made here."""
+    os.mkdir(name, 0o755, dir_fd=top)
+    fd = k.open_tree(folder)
+    k.mount_setattr(fd, k.Attributes(attributes, propagation=k.MS_PRIVATE))
+    place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+    k.move_mount(fd, place, path=name)
+    os.close(place)
+    os.close(fd)
+    if "," in name:
         for controller in name.split(","):
-            os.symlink(name, controller, dir_fd=folder)
-    finally:
-        os.close(folder)
+            os.symlink(name, controller, dir_fd=top)

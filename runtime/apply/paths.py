@@ -49,8 +49,22 @@ class RootPaths:
             return self.open(path, _O_PATH, plain=plain)
         except FileNotFoundError:
             pass
-        self._make(path, mode, is_directory=is_directory, plain=plain)
-        return self.open(path, _O_PATH, plain=plain)
+        found = self._make_last(path, mode, is_directory=is_directory, plain=plain)
+        if found < 0:
+            self._make(path, mode, is_directory=is_directory, plain=plain)
+            found = self.open(path, _O_PATH, plain=plain)
+        return found
+
+    def _make_last(self, path: str, mode: int, *, is_directory: bool, plain: bool) -> int:
+        """Make and open what alone is missing: the last name of `path`; -1 where more than that has to be done."""
+        folder, _, name = path.rpartition("/")
+        if name in ("", ".", ".."):
+            return -1
+        try:
+            self._make_one(folder or "/", name, mode, is_directory=is_directory, plain=plain)
+            return self.open(path, _O_PATH, plain=plain)
+        except FileNotFoundError:
+            return -1
 
     def _make(self, path: str, mode: int, *, is_directory: bool, plain: bool) -> None:
         left = [name for name in path.split("/") if name not in ("", ".")]
@@ -65,7 +79,7 @@ class RootPaths:
             try:
                 found = self.open(here, _O_PATH, follow=False)
             except FileNotFoundError:
-                self._make_one("/".join(done) or "/", name, mode, is_directory=is_directory or bool(left))
+                self._make_one("/".join(done) or "/", name, mode, is_directory=is_directory or bool(left), plain=plain)
                 done.append(name)
                 continue
             try:
@@ -82,8 +96,8 @@ class RootPaths:
                 done = []
             left = [part for part in target.split("/") if part not in ("", ".")] + left
 
-    def _make_one(self, folder: str, name: str, mode: int, *, is_directory: bool) -> None:
-        parent = self.open(folder, _O_PATH | os.O_DIRECTORY)
+    def _make_one(self, folder: str, name: str, mode: int, *, is_directory: bool, plain: bool) -> None:
+        parent = self.open(folder, _O_PATH | os.O_DIRECTORY, plain=plain)
         try:
             if is_directory:
                 os.mkdir(name, mode, dir_fd=parent)

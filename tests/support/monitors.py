@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shim import wire
+from shim.container.alone import cgroup_alone
 from shim.monitor.client import MonitorClient
 from shim.monitor.protocol import ContainerCreate, Exited, NamespaceRequest, PodNamespaces
 from shim.spawner.client import SpawnerClient
@@ -111,7 +112,9 @@ class PodHarness:
         config["process"]["terminal"] = settings.get("terminal", False)
         if change is not None:
             change(config)
-        (bundle / "config.json").write_text(json.dumps(config))
+        text = json.dumps(config).encode()
+        (bundle / "config.json").write_bytes(text)
+        settings.setdefault("alone", "" if self.handler else cgroup_alone(text))
         return ContainerCreate(
             container_id=container_id,
             bundle=str(bundle),
