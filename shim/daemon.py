@@ -33,6 +33,7 @@ from shim.pod.network import PodNetwork, parse_cidrs
 from shim.pod.node import Node
 from shim.pod.port_forward import connect
 from shim.pod.recover import read_boot_id, recover
+from shim.spread import make_spread
 from shim.store import meta
 from shim.store.containers import ContainerStore
 from shim.store.database import Database
@@ -81,6 +82,8 @@ async def serve(options: Options, spawner_socket: socket.socket, spawner_pid: in
         stack.callback(os.close, lock(config.state, 0o711))  # the way to the socket, which may be a group's
         for name in ("pods", "oci"):
             os.makedirs(f"{config.state}/{name}", 0o700, exist_ok=True)
+        for folder in (f"{config.root}/pods", f"{config.root}/containers", config.cni_cache_dir):
+            make_spread(folder)
         spawner = SpawnerClient(spawner_socket)
         node = await make_node(config, spawner, stack)
         stack.push_async_callback(node.images.stop)
