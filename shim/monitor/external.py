@@ -14,7 +14,7 @@ from shim.monitor import overlay
 from shim.monitor.checkpoint import criu_flags
 from shim.monitor.execgroups import ExecGroups, exec_option, paths_of, pipes_of
 from shim.monitor.files import write_json
-from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process
+from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process, of_exec
 from shim.reactor import Cancelled
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class ExternalRuntime:
             raise
         except Internal as error:
             self.end_exec(group)
-            raise failed_from_text(str(error)) from error
+            raise of_exec(failed_from_text(str(error))) from error
         finally:
             for path in (process_file, pid_file):
                 with contextlib.suppress(FileNotFoundError):

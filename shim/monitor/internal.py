@@ -23,7 +23,7 @@ from shim.monitor.checkpoint import criu_options
 from shim.monitor.execgroups import ExecGroups
 from shim.monitor.files import remove
 from shim.monitor.protocol import StartFailed
-from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process, start_failed
+from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process, of_exec, start_failed
 from shim.reactor import Cancelled, Expired
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class InternalRuntime:
             made = await self._call("wherry-exec", lambda: {"pid": api.exec_process(order())}, keep)
         except WherryError as error:
             self.end_exec(group)
-            raise _as_start_failure(error) from error
+            raise of_exec(_as_start_failure(error)) from error
         return int(made["pid"])
 
     async def kill_exec(self, container_id: str, pid: int, group: str) -> None:

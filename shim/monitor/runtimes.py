@@ -10,6 +10,7 @@ from runtime import jsonlite
 from shim.monitor.protocol import StartFailed
 
 if TYPE_CHECKING:
+    from shim.errors import WherryError
     from shim.monitor.console import ConsoleSocket
     from shim.monitor.protocol import ContainerCreate, ExecRequest
 
@@ -87,6 +88,10 @@ class OciRuntime(Protocol):
         ...
 
 
+_CREATE = "OCI runtime create failed: "
+_EXEC = "exec failed: "
+
+
 def start_failed(number: int, program: str, detail: str = "") -> StartFailed:
     """Give the error for an execve(2) of `program` that failed with errno `number`, worded as containerd's users know it."""
     if number == errno.ENOENT:
@@ -103,7 +108,7 @@ def _missing(program: str) -> str:
 
 
 def _failed(code: int, text: str) -> StartFailed:
-    return StartFailed(code, REASON, f"OCI runtime create failed: unable to start container process: {text}")
+    return StartFailed(code, REASON, f"{_CREATE}unable to start container process: {text}")
 
 
 def failed_from_text(text: str) -> StartFailed:
@@ -121,7 +126,15 @@ def failed_from_text(text: str) -> StartFailed:
         )
     else:
         code = 128
-    return StartFailed(code, REASON, f"OCI runtime create failed: {text}")
+    return StartFailed(code, REASON, f"{_CREATE}{text}")
+
+
+def of_exec(error: WherryError) -> WherryError:
+    """Give the error for a process that was to join a container, in the words by which clients know that a shell is missing."""
+    if not isinstance(error, StartFailed):
+        return error
+    text = str(error).removeprefix(_CREATE).removeprefix(_EXEC)
+    return StartFailed(error.exit_code, error.reason, f"OCI runtime exec failed: {_EXEC}{text}")
 
 
 def merged_process(bundle: str, override: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ctypes
 import json
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import ClientSession, web
 
-from shim.errors import FailedPrecondition, PermissionDenied, Unavailable
+from shim.errors import FailedPrecondition, NotFound, PermissionDenied, Unavailable
 from shim.image.registry.auth import Auth, auth_from_cri
 from tests.support import images
 from tests.support.imagestore import image_store, remains
@@ -280,6 +281,30 @@ async def test_mirrors(tmp_path: Path, registry: Registry) -> None:
                 await store.pull("registry.example/app:1", None)
     finally:
         await front.stop()
+
+
+async def test_behind_a_mirror_that_has_answered_the_registry_itself_is_not_waited_for(
+    tmp_path: Path, registry: Registry
+) -> None:
+    """Where nothing but a mirror can be reached, what it has not got is told at once, not after all retries of the rest."""
+    asked = 0
+
+    def refuse(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        writer.close()
+
+    unreachable = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = unreachable.sockets[0].getsockname()[1]
+    certs = tmp_path / "certs.d" / "registry.example"
+    certs.mkdir(parents=True)
+    (certs / "hosts.toml").write_text(
+        f'server = "http://127.0.0.1:{port}"\n[host."http://{registry.host}"]\ncapabilities = ["pull", "resolve"]\n'
+    )
+    async with unreachable, image_store(tmp_path / "a", registry_config_dirs=(str(tmp_path / "certs.d"),)) as store:
+        with pytest.raises(NotFound, match=f"not in the registry {registry.host}"):
+            await store.pull("registry.example/no-such-app:1", None)
+    assert asked <= 4  # two attempts, each of which may find its connection closed and open another
 
 
 class BrokenFront(Front):

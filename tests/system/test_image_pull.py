@@ -159,6 +159,18 @@ async def test_the_merged_root_means_what_the_layers_say(tmp_path: Path, registr
         assert sorted(os.listxattr(f"{store.layer_paths(image.id)[1]}/ping")) == ["security.capability", "user.note"]
 
 
+async def test_a_hard_link_to_a_file_below_more_than_one_layer(tmp_path: Path, registry: Registry) -> None:
+    """The file is copied up from where the layers below are merged, which is another file system than the layer's."""
+    text = "x" * 100_000
+    link = images.layer([entry("bin/other", type=tarfile.LNKTYPE, linkname="bin/tool")])
+    image = TestImage(layers=(images.files_layer({"bin/tool": text}), images.files_layer({"between": "1"}), link))
+    reference = registry.push("linked", "1", image)
+    async with image_store(tmp_path) as store:
+        await store.pull(reference, None)
+        with mounted(store.layer_paths(image.id)) as merged:
+            assert (merged / "bin/other").read_text() == text
+
+
 async def test_120_layers(tmp_path: Path, registry: Registry) -> None:
     image = TestImage(layers=tuple(images.files_layer({f"f{n}": str(n)}) for n in range(120)))
     reference = registry.push("many", "1", image)

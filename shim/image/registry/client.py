@@ -148,12 +148,18 @@ class Repository:
         return hosts
 
     async def _any_host(self, capability: str, what: str, fetch: Callable[[Host], Awaitable[T]]) -> T:
-        """Ask the hosts in order, each with its retries; the most telling error of all is raised."""
+        """Ask the hosts in order, each with its retries; the most telling error of all is raised.
+
+        Where a mirror has said what there is to say, the last host is not waited for as if it were the only one: behind a
+        mirror the registry itself is often out of reach.
+        """
         first: WherryError | None = None
         hosts = self._able(capability, what)
         for place, host in enumerate(hosts, 1):
+            told = first is not None and not isinstance(first, Unavailable)
+            retries = self._config.retries if place == len(hosts) and not told else 1
             try:
-                return await self._retried(host, what, fetch, self._config.retries if place == len(hosts) else 1)
+                return await self._retried(host, what, fetch, retries)
             except (NotFound, PermissionDenied, Unavailable, FailedPrecondition) as error:
                 if first is None or (isinstance(first, Unavailable) and not isinstance(error, Unavailable)):
                     first = error

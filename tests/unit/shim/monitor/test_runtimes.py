@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shim.monitor.runtimes import failed_from_text, merged_process, start_failed
+from shim.errors import FailedPrecondition
+from shim.monitor.protocol import StartFailed
+from shim.monitor.runtimes import failed_from_text, merged_process, of_exec, start_failed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +45,26 @@ def test_errno_to_exit_code(number: int, program: str, code: int, text: str) -> 
 )
 def test_words_of_other_runtimes_to_exit_code(text: str, code: int) -> None:
     assert failed_from_text(text).exit_code == code
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        start_failed(errno.ENOENT, "bash"),
+        failed_from_text('exec failed: unable to start container process: exec: "bash": executable file not found in $PATH'),
+    ],
+)
+def test_a_shell_that_is_missing_is_told_in_the_words_clients_look_for(error: StartFailed) -> None:
+    told = of_exec(error)
+    words = 'exec failed: unable to start container process: exec: "bash": executable file not found in $PATH'
+    assert str(told) == f"OCI runtime exec failed: {words}"
+    assert isinstance(told, StartFailed)
+    assert told.exit_code == 127
+
+
+def test_another_error_of_an_exec_stays_what_it_is() -> None:
+    error = FailedPrecondition("container x is paused")
+    assert of_exec(error) is error
 
 
 def test_an_exec_inherits_what_it_does_not_say(tmp_path: Path) -> None:
