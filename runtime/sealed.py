@@ -1,11 +1,13 @@
 """Run from an image of the interpreter that nobody can write to.
 
 A container that makes its runtime execute /proc/self/exe, as its program or as an interpreter named in a script, could
-otherwise open the host's Python for writing once that program runs (the way of CVE-2019-5736). So the process replaces
-itself, once and before it imports anything of weight, by the same interpreter executed from a sealed memfd, or, when the
-binary is big, from a detached read-only overlay of its directory, which costs no copy and shares the page cache.
+otherwise open the host's Python for writing once that program runs (the way of CVE-2019-5736). Where the executable is but
+a small frame around libpython, the process puts a sealed memfd in its place and goes on. Else it replaces itself, once and
+before it imports anything of weight, by the same interpreter executed from such a memfd, or, when the binary is big, from a
+detached read-only overlay of its directory, which costs no copy and shares the page cache.
 
-Every start of `wherry-oci` passes here, so a small binary takes no more than `posix` has: even `os` takes a millisecond.
+Every start of `wherry-oci` that makes a process passes here, so what comes before a second start takes no more than `posix`
+has: even `os` takes a millisecond.
 """
 
 from __future__ import annotations
@@ -17,11 +19,43 @@ OPTION = "wherry-sealed"
 """The `-X` option that marks the second run; its value is "1" when LD_LIBRARY_PATH was set for the loader's sake."""
 
 _COPY_LIMIT = 1 << 20
+_FRAME_LIMIT = 1 << 17
+"""Bytes of an executable that only calls libpython; one of some kilobytes is usual."""
 _READ = posix.O_RDONLY | posix.O_CLOEXEC
 _MFD_SEALED = posix.MFD_ALLOW_SEALING | posix.MFD_CLOEXEC
 _MFD_EXEC = 0x10  # known since Linux 6.3
 _F_ADD_SEALS = 1033
 _ALL_SEALS = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
+
+
+def seal() -> None:
+    """Have nobody find the host's Python behind this process's /proc/self/exe: in place where that can be, else by `reexec`.
+
+    Raises OSError when no image can be made.
+    """
+    if OPTION in sys._xoptions or posix.geteuid() != 0 or not _exchange():  # noqa: SLF001 - documented under this name
+        reexec()
+
+
+def _exchange() -> bool:
+    """Put a sealed copy in the place of an executable that is but a frame; tell whether that could be."""
+    binary = posix.open("/proc/self/exe", _READ)
+    try:
+        size = posix.fstat(binary).st_size
+        if size > _FRAME_LIMIT or not _library_folder():
+            return False
+        from runtime.kernel.exefile import exchange
+
+        image = _memfd(binary, size)
+        try:
+            exchange(image)
+        finally:
+            posix.close(image)
+    except OSError:
+        return False  # a kernel without it, or a policy against it
+    finally:
+        posix.close(binary)
+    return True
 
 
 def is_sealed() -> bool:
@@ -57,13 +91,8 @@ def reexec() -> None:
 
 def _library_folder() -> bytes:
     """Give the folder of libpython: the loader cannot find it beside an executable that has no path ($ORIGIN, ld.so(8))."""
-    text = b""
-    maps = posix.open("/proc/self/maps", _READ)
-    try:
-        while part := posix.read(maps, 1 << 16):
-            text += part
-    finally:
-        posix.close(maps)
+    with open("/proc/self/maps", "rb", buffering=0) as maps:
+        text = maps.read()
     for line in text.splitlines():
         if b"/libpython" in line:
             return line[line.find(b"/") : line.rfind(b"/")]
@@ -92,7 +121,9 @@ def _memfd(binary: int, size: int) -> int:
     while offset < size:
         offset += posix.sendfile(image, binary, offset, size - offset)
     fcntl(image, _F_ADD_SEALS, _ALL_SEALS)
-    return posix.open(f"/proc/self/fd/{image}", _READ)
+    sealed = posix.open(f"/proc/self/fd/{image}", _READ)
+    posix.close(image)
+    return sealed
 
 
 def _overlay(path: str) -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from tests.system.oci_node import Oci
 
 pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_without_pivot_no_bare_procfs_is_left_below(oci: Oci) -> None:
@@ -51,6 +56,44 @@ def test_the_waiting_init_runs_from_a_sealed_image(ours: Oci) -> None:
     )
     with pytest.raises(OSError, match=r"busy|not permitted|Read-only"):
         os.close(os.open(f"/proc/{pid}/exe", os.O_RDWR))
+
+
+def test_the_waiting_init_has_nothing_mapped_of_the_executable(ours: Oci) -> None:
+    """CVE-2019-5736: /proc/PID/map_files, too, leads to no file of the host that a runtime is started from."""
+    _, pid = created(ours)
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
+        assert os.path.realpath("/proc/self/exe") not in maps.read().split()
+
+
+SEALS = """
+import posix, sys
+sys.path.insert(0, sys.argv[1])
+from runtime.sealed import seal
+seal()
+text = open("/proc/self/maps").read()
+print(posix.readlink("/proc/self/exe"), posix.getpid())
+print(*sorted(sys._xoptions))
+print(*(line.split()[-1] for line in text.splitlines()), sep="|")
+import ctypes, json  # libraries can still be loaded
+[bytearray(1000) for _ in range(100_000)]  # and memory be had
+"""
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_where_the_image_cannot_be_exchanged_the_interpreter_starts_again(refused: bool) -> None:
+    """Without the capability the kernel refuses to change the executable of a process that runs."""
+    dropped = ["setpriv", "--bounding-set", "-sys_admin,-checkpoint_restore"]
+    command = [sys.executable, "-I", "-S", "-c", SEALS, str(ROOT)]
+    with subprocess.Popen([*(dropped if refused else []), *command], stdout=subprocess.PIPE, text=True) as process:
+        said, _ = process.communicate(timeout=60)
+    image, options, files = said.splitlines()
+    host = os.path.realpath(sys.executable)
+    framed = os.stat(host).st_size < 1 << 17 and "/libpython" in files
+    assert process.returncode == 0
+    assert image.split()[0] != host
+    assert image.split()[-1] == str(process.pid)
+    assert host not in files.split("|")
+    assert options == ("" if framed and not refused else "wherry-sealed")
 
 
 def test_a_program_that_executes_the_runtime_finds_nothing_to_write(ours: Oci) -> None:
