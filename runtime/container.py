@@ -8,7 +8,6 @@ from runtime.caution import caution
 from runtime.errors import HookFault, KernelFault, NotFoundFault, RuntimeFault, StateFault
 from runtime.kernel import pidfd
 from runtime.launch.ending import end_process, remove_folder
-from runtime.launch.gate import open_gate
 from runtime.state import GATE, ContainerState, alive, container_dir, load, read_record
 
 TYPE_CHECKING = False
@@ -21,6 +20,8 @@ _SIGKILL = 9
 
 def start_container(state_root: str, container_id: str) -> None:
     """Open the gate; raise StateFault for a container that is not `created`, and the fault that kept the program away."""
+    from runtime.launch.gate import open_gate
+
     folder = container_dir(state_root, container_id)
     state = read_record(folder, container_id)
     try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-from runtime.kernel.libc import system_call
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
@@ -55,12 +53,11 @@ def send_signal(pidfd: int, signal: int) -> bool:
     return True
 
 
-_getfd = system_call("pidfd_getfd", "lll")
-
-
 def getfd(pidfd: int, number: int) -> int:
     """Give a copy, close-on-exec, of a descriptor another process has (Linux 5.6); raise OSError."""
-    return _getfd(pidfd, number, 0)
+    from runtime.kernel.libc import system_call  # all else here does without ctypes, and so do state, start and delete
+
+    return system_call("pidfd_getfd", "lll")(pidfd, number, 0)
 
 
 def wait_end(pidfd: int, timeout: float) -> bool:

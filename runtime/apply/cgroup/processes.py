@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 from errno import EBUSY, ENOTEMPTY
 from time import monotonic
 
@@ -23,7 +22,17 @@ _STEP_MS = 10
 
 def pause(milliseconds: int) -> None:
     """Let the kernel work for a moment, where it offers nothing to wait on."""
-    select.poll().poll(milliseconds)
+    _poll(None, milliseconds)
+
+
+def _poll(fd: int | None, milliseconds: int, *, urgent: bool = False) -> None:
+    """Wait until a descriptor is readable, or with `urgent` has news of another kind (POLLPRI in poll(2)), or for the time."""
+    import select  # seldom needed: most containers that are deleted have ended
+
+    poll = select.poll()
+    if fd is not None:
+        poll.register(fd, select.POLLPRI if urgent else select.POLLIN)
+    poll.poll(milliseconds)
 
 
 def _members(group: Cgroup) -> str | None:
@@ -119,9 +128,7 @@ def _await_exit(members: list[int], deadline: float) -> None:
         except OSError:
             continue
         try:
-            poll = select.poll()
-            poll.register(fd, select.POLLIN)
-            poll.poll(max(0, int((deadline - monotonic()) * 1000)))
+            _poll(fd, max(0, int((deadline - monotonic()) * 1000)))
         finally:
             os.close(fd)
     if members:
@@ -174,9 +181,7 @@ def _await_change(directory: str, file: str) -> None:
         return
     fd = os.open(f"{directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        poll = select.poll()
-        poll.register(fd, select.POLLPRI)
-        poll.poll(_STEP_MS)
+        _poll(fd, _STEP_MS, urgent=True)
     finally:
         os.close(fd)
 
@@ -202,11 +207,19 @@ def is_frozen(group: Cgroup) -> bool:
 
 
 def remove(group: Cgroup, timeout: float) -> None:
-    """Remove every directory of the cgroup, children first, waiting for dying processes."""
+    """Remove every directory of the cgroup, children first, waiting for dying processes.
+
+    Most have no children and are gone at the first try; to look for some costs more than to fail.
+    """
     deadline = monotonic() + timeout
     for _, directory in group.paths:
-        for path in files.below(directory):
-            _remove_one(path, deadline)
+        try:
+            os.rmdir(directory)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            for path in files.below(directory):
+                _remove_one(path, deadline)
 
 
 def _remove_one(path: str, deadline: float) -> None:
