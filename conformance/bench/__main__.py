@@ -120,13 +120,14 @@ def _oci(results: measure.Results, runtimes: dict[str, str], count: int) -> None
     command = [*without_hybrid("crun"), sys.executable, "-m", "conformance.bench.oci", str(count), *words]
     finished = subprocess.run(command, stdout=subprocess.PIPE, check=False, env=os.environ)
     if finished.returncode != 0:
-        results.notes.append(f"oci_run: the timer ended with {finished.returncode}")
+        results.notes.append(f"oci: the timer ended with {finished.returncode}")
         return
-    for name, found in json.loads(finished.stdout).items():
-        if isinstance(found, str):
-            results.failed("oci_run", name, RuntimeError(found))
-        else:
-            results.add("oci_run", name, found)
+    for key, sides in json.loads(finished.stdout).items():
+        for name, found in sides.items():
+            if isinstance(found, str):
+                results.failed(key, name, RuntimeError(found))
+            else:
+                results.add(key, name, found)
 
 
 def _say(text: str) -> None:

@@ -84,5 +84,8 @@ STEPS = (
     ),
     Step(key="pull", title="pull and unpack, cold, median", unit="ms", of_runc=1 / 1.5, of_crun=1 / 1.5, digits=0),
     Step(key="oci_run", title="`run` of /bin/true by the OCI runtime itself, median", unit="ms", of_runc=1.2),
+    Step(key="oci_cycle", title="create, start and delete by the OCI runtime itself, median", unit="ms", of_runc=1.2),
+    Step(key="oci_exec", title="`exec` of /bin/true by the OCI runtime itself, median", unit="ms", of_runc=1.2),
+    Step(key="oci_memory", title="the most memory that one of these commands takes", unit="MB", of_runc=1),
 )
 BY_KEY = {step.key: step for step in STEPS}
