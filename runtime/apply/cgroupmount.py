@@ -42,7 +42,8 @@ def _unified(mounter: Mounter, plan: MountPlan, folder: str, *, has_namespace: b
 def _legacy(mounter: Mounter, plan: MountPlan, folders: dict[str, str]) -> None:
     """Bind each hierarchy's directory below a tmpfs, and link the controllers that are mounted together.
 
-    A bind of the own directory is what a mount inside a cgroup namespace shows too, so both cases are one.
+    A bind of the own directory is what a mount inside a cgroup namespace shows too, so both cases are one. The v2
+    hierarchy of a hybrid host is left out, as runc does: programs take any cgroup2 mount for the sign of a v2 host.
     """
     attributes = plan.change.set & ~k.MOUNT_ATTR_RDONLY
     data = tuple(option for option in plan.data if option.startswith(("mode=", "size="))) or _TMPFS
@@ -50,7 +51,8 @@ def _legacy(mounter: Mounter, plan: MountPlan, folders: dict[str, str]) -> None:
     top = mounter.paths.open(plan.destination)
     try:
         for key, folder in folders.items():
-            _bind_hierarchy(top, key.removeprefix("name=") or "unified", folder, plan.change.set)
+            if key:
+                _bind_hierarchy(top, key.removeprefix("name="), folder, plan.change.set)
         if plan.change.set & k.MOUNT_ATTR_RDONLY:
             k.mount_setattr(top, k.Attributes(k.MOUNT_ATTR_RDONLY))
     finally:

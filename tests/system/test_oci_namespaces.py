@@ -121,6 +121,14 @@ def in_user_namespace(node: Oci) -> None:
     node.config["root"]["readonly"] = False
 
 
+def test_a_hybrid_host_s_cgroups_look_like_v1(oci: Oci) -> None:
+    """Programs take any cgroup2 mount for the sign of a v2 host, where limits are not what they look for."""
+    oci.config["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]})
+    oci.config["linux"]["namespaces"].append({"type": "cgroup"})
+    kinds = set(oci.shell("grep ' /sys/fs/cgroup' /proc/self/mounts | cut -d ' ' -f 3").split())
+    assert kinds == ({"cgroup2"} if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else {"tmpfs", "cgroup"})
+
+
 def test_a_user_namespace(oci: Oci) -> None:
     in_user_namespace(oci)
     (oci.bundle / "data").mkdir()
