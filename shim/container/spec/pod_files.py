@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from shim.gen.runtime.v1.api_pb2 import DNSConfig, PodSandboxConfig
 
 LIMIT = 1 << 20  # bytes of a node's file that are copied
-HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?", re.ASCII)  # hostname(7), 64 bytes at most
+# hostname(7), 64 bytes at most; with a dot at its end where kubelet knows no cluster domain and gives the whole name
+HOSTNAME = re.compile(r"(?!.{65})[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?", re.ASCII)
 WORD = re.compile(r"[\x21-\x7e]+", re.ASCII)
 DEFAULT_HOSTS = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 

@@ -16,10 +16,12 @@ QUIET = SpecSettings(unprivileged_ports=False, unprivileged_icmp=False)
 
 def test_hostname(kit):
     assert hostname_file(kit.pod(hostname="web-0"), "node") == b"web-0\n"
+    assert hostname_file(kit.pod(hostname="web-0.sub.space.svc."), "node") == b"web-0.sub.space.svc.\n"
+    assert hostname_file(kit.pod(hostname="x" * 64), "node") == b"x" * 64 + b"\n"
     assert hostname_file(kit.pod(hostname=""), "node") == b"node\n"
 
 
-@pytest.mark.parametrize("name", ["a\nb", "-x", "x" * 65, "a b", "a/b", "ü"])
+@pytest.mark.parametrize("name", ["a\nb", "-x", ".", "a..", "x" * 64 + ".", "x" * 65, "a b", "a/b", "ü"])
 def test_bad_hostnames(kit, name):
     with pytest.raises(InvalidArgument, match="hostname"):
         validate_pod(kit.pod(hostname=name))
