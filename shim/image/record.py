@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shim.image.reference import tagged_name
+
 if TYPE_CHECKING:
     from shim.image.oci import OciImageConfig
 
@@ -25,6 +27,16 @@ class ImageRecord:
     """Nanoseconds since the epoch, 0 when the image does not say."""
     chain_id: str
     """Chain id of the uppermost layer, "" for an image without layers."""
+
+    def called(self, asked: str) -> str:
+        """Give the name to show: of several tags the one the image was asked for by, else its first name, "" without one.
+
+        kubelet compares it with the name in the pod: another tag of the same image looks like another image there.
+        """
+        names = self.repo_tags or self.repo_digests
+        if len(names) > 1 and asked and tagged_name(asked) in names:
+            return tagged_name(asked)
+        return names[0] if names else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,6 +98,14 @@ def tag_only(reference: Reference) -> Reference:
     return replace(reference, tag=reference.tag or DEFAULT_TAG, digest="")
 
 
+def tagged_name(text: str) -> str:
+    """Give the normalised name:tag of what a user wrote, "" when that names no tag or is no reference at all."""
+    try:
+        return parse_reference(text).tagged
+    except InvalidArgument:
+        return ""
+
+
 def _split_name(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     is_domain = bool(slash) and (any(mark in first for mark in ".:[") or first == "localhost" or first != first.lower())

@@ -67,11 +67,11 @@ async def list_pod_sandbox_metrics(node: Node) -> list[api_pb2.PodSandboxMetrics
 
 def _subject(node: Node, pod: Pod, container: Container) -> _Subject:
     image = image_of(node, container)
-    names = image.repo_tags or image.repo_digests if image is not None else ()
+    name = image.called(container.config.image.user_specified_image) if image is not None else ""
     return _Subject(
         container=container,
         cgroup=container_cgroup(pod, container),
-        image=names[0] if names else container.meta.image_id,
+        image=name or container.meta.image_id,
         layer=node.stats.layers.get(container.id, layer_dir(node, container.id)),
     )
 

@@ -121,8 +121,7 @@ def container_status(container: Container, image: ImageRecord | None) -> api_pb2
     spec.CopyFrom(container.config.image)
     reference = container.meta.image_id
     if image is not None:
-        names = image.repo_tags or image.repo_digests
-        spec.image = names[0] if names else spec.image
+        spec.image = image.called(spec.user_specified_image) or spec.image
         reference = image.repo_digests[0] if image.repo_digests else reference
     return api_pb2.ContainerStatus(
         id=container.id,

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,18 @@ async def started(node, pod, **fields):
 
 def shown(node, container_id):
     return encode.container_status(node.containers.get(container_id), node.images.record)
+
+
+async def test_the_image_is_called_what_the_pod_calls_it(world, pod):
+    node, _ = world
+    container_id = await create_container(
+        node, pod, container_config(image=api_pb2.ImageSpec(image=IMAGE_ID, user_specified_image="busybox:2"))
+    )
+    assert shown(node, container_id).image.image == node.images.record.repo_tags[0]
+    node.images.record = replace(
+        node.images.record, repo_tags=("docker.io/library/busybox:1", "docker.io/library/busybox:2", "other.io/x:2")
+    )
+    assert shown(node, container_id).image.image == "docker.io/library/busybox:2"
 
 
 async def test_a_life(world, pod):
