@@ -191,9 +191,12 @@ def _hook(value: dict[str, Any]) -> Hook:
 
 def load(state_root: str, container_id: str) -> ContainerState:
     """Give the container's record with its present status; raise NotFoundFault or StateFault."""
-    folder = container_dir(state_root, container_id)
-    record = read_record(folder, container_id)
-    return replace(record, status=_status(folder, record))
+    return present(state_root, read_record(container_dir(state_root, container_id), container_id))
+
+
+def present(state_root: str, record: ContainerState) -> ContainerState:
+    """Give a record that was read before, and never changes once the container is created, with its present status."""
+    return replace(record, status=_status(container_dir(state_root, record.id), record))
 
 
 def load_all(state_root: str) -> list[ContainerState]:

@@ -25,7 +25,7 @@ from runtime.launch.program import Program
 from runtime.plan.process import ProcessPlan, plan_process
 from runtime.privilege import in_user_namespace
 from runtime.record import replace
-from runtime.state import FILTER_FILE, ContainerState, container_dir, load, read_file
+from runtime.state import FILTER_FILE, ContainerState, container_dir, load, present, read_file
 from runtime.undo import Undo
 
 TYPE_CHECKING = False
@@ -73,23 +73,37 @@ def exec_in_container(request: ExecRequest) -> int:
             return int(stop.value)
 
 
-def exec_steps(request: ExecRequest) -> Generator[int, None, int]:
+class Decided:
+    """What an exec decides before it does anything; the same command may run again by it."""
+
+    __slots__ = ("container", "plan")
+
+    def __init__(self, request: ExecRequest) -> None:
+        from runtime.spec.validate import validate_process
+
+        process = _effective(request)
+        validate_process(process)
+        if os.geteuid() != 0:
+            from runtime.spec.validate_rootless import validate_rootless_process
+
+            validate_rootless_process(process, "")
+        self.plan = plan_process(process)
+        self.container = load(request.state_root, request.container_id)
+
+
+def exec_steps(request: ExecRequest, decided: Decided | None = None) -> Generator[int, None, int]:
     """Do the same for a caller with other things to do: yields the descriptor that will be readable when it can go on.
 
-    Closing the generator takes everything back.
+    `decided`: what such a request has decided before, for a caller who runs one again and again. Closing the generator takes
+    everything back.
     """
-    from runtime.spec.validate import validate_process
-
-    process = _effective(request)
-    validate_process(process)
-    if os.geteuid() != 0:
-        from runtime.spec.validate_rootless import validate_rootless_process
-
-        validate_rootless_process(process, "")
-    plan = plan_process(process)
-    for text in plan.cautions:
+    if decided is None:
+        decided = Decided(request)
+        container = decided.container
+    else:
+        container = present(request.state_root, decided.container)
+    for text in decided.plan.cautions:
         caution(text)
-    container = load(request.state_root, request.container_id)
     if container.status == "paused" and not request.ignore_paused:
         raise StateFault("cannot exec in a paused container (use --ignore-paused to override)")
     target = pidfd.open_process(container.pid, container.start_time)
@@ -97,7 +111,7 @@ def exec_steps(request: ExecRequest) -> Generator[int, None, int]:
         raise StateFault(f"cannot exec in container {request.container_id!r}: it is {container.status}, not running")
     undo = Undo()
     try:
-        pid = yield from _exec(request, container, plan, target, undo)
+        pid = yield from _exec(request, container, decided.plan, target, undo)
         undo.commit()
     except BaseException as error:
         for line in undo.run():

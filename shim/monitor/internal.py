@@ -11,7 +11,7 @@ from runtime.apply.cgroup import from_paths
 from runtime.checkpoint.request import DumpRequest, RestoreRequest
 from runtime.launch.alone import Alone
 from runtime.launch.gate import Opening
-from runtime.launch.setns import exec_steps
+from runtime.launch.setns import Decided, exec_steps
 from runtime.spec.parse import parse_process
 from runtime.spec.parse_resources import parse_resources
 from runtime.spec.reader import Reader
@@ -29,9 +29,27 @@ from shim.reactor import Cancelled, Expired
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from runtime.spec.model import Process
     from shim.monitor.console import ConsoleSocket
     from shim.monitor.protocol import ContainerCreate, ExecRequest
     from shim.reactor import Reactor
+
+
+class Probe:
+    """The last exec, whose command a probe runs again and again: read and decided once."""
+
+    __slots__ = ("decided", "parsed", "process")
+
+    def __init__(self, process: dict[str, Any], parsed: Process) -> None:
+        self.process = process
+        self.parsed = parsed
+        self.decided: Decided | None = None
+
+    def decide(self, order: api.ExecRequest) -> Decided:
+        """Give what is decided for `order`, which is one for this command."""
+        if self.decided is None:
+            self.decided = Decided(order)
+        return self.decided
 
 
 class InternalRuntime:
@@ -41,6 +59,7 @@ class InternalRuntime:
         self._reactor = reactor
         self._state_root = state_root
         self._groups = ExecGroups()
+        self._probe: Probe | None = None
         self._plain = False
         """Whether no other program has a part in start, exec and delete: no hook, no seccomp agent; unknown until created."""
 
@@ -210,23 +229,26 @@ class InternalRuntime:
     ) -> int:
         """See OciRuntime; the process gets a cgroup of its own below the container's, in one hierarchy."""
 
-        def order() -> api.ExecRequest:
-            merged = merged_process(bundle, request.process)
+        def order() -> tuple[api.ExecRequest, Decided]:
+            probe = self._probe
+            if probe is None or probe.process != request.process:
+                self._probe = probe = Probe(request.process, parse_process(merged_process(bundle, request.process)))
             key = self._groups.make(group)
-            return api.ExecRequest(
+            asked = api.ExecRequest(
                 container_id=request.container_id,
                 state_root=self._state_root,
-                process=parse_process(merged),
+                process=probe.parsed,
                 stdio=stdio,
                 console_socket=console.peer_fd if console is not None else None,
                 cgroup=None if key is None else f"{key}:{group}",
             )
+            return asked, probe.decide(asked)
 
         try:
             if self._plain:
-                return await process.drive(self._reactor, exec_steps(process.here(order)), CALL_SECONDS)
+                return await process.drive(self._reactor, exec_steps(*process.here(order)), CALL_SECONDS)
             keep = [*stdio, *(console.keep if console is not None else ())]
-            made = await self._call("wherry-exec", lambda: {"pid": api.exec_process(order())}, keep)
+            made = await self._call("wherry-exec", lambda: {"pid": api.exec_process(order()[0])}, keep)
         except WherryError as error:
             self.end_exec(group)
             raise of_exec(_as_start_failure(error)) from error

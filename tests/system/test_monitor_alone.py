@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runtime.apply.cgroup import for_container
-from shim.errors import WherryError
-from shim.monitor.protocol import ExecRequest
+from shim.errors import FailedPrecondition, WherryError
+from shim.monitor.protocol import ExecRequest, StartFailed
 from tests.support.monitors import PodHarness, gone, spawner
 from tests.support.wait import wait_for
 
@@ -164,3 +164,29 @@ async def test_one_that_is_held_up_and_killed_leaves_nothing(pod: PodHarness) ->
     assert cgroups_of(request) == []
     assert not (pod.folder / "oci" / request.container_id).exists()
     assert await pod.monitor.containers() == []
+
+
+async def test_a_command_that_is_run_again_is_decided_once_and_judged_each_time(pod: PodHarness) -> None:
+    request = await pod.run("sleep", "100")
+
+    async def say(value: str) -> bytes:
+        process = {"args": ["sh", "-c", "echo $VALUE $PPID"], "env": [f"VALUE={value}"]}
+        order = ExecRequest(container_id=request.container_id, process=process, timeout_s=10)
+        return (await pod.monitor.exec_sync(order)).stdout
+
+    assert [await say(value) for value in "aab"] == [b"a 0\n", b"a 0\n", b"b 0\n"]
+    missing = ExecRequest(container_id=request.container_id, process={"args": ["nothing-of-that-name"]}, timeout_s=10)
+    said = []
+    for _ in range(2):
+        with pytest.raises(StartFailed) as failure:
+            await pod.monitor.exec_sync(missing)
+        said.append(str(failure.value))
+    assert said[0] == said[1]
+    group = for_container(f"/wherry-test-{request.container_id}", request.container_id)
+    assert await say("a") == await say("a")
+    group.freeze()
+    with pytest.raises(FailedPrecondition, match="paused"):
+        await say("a")
+    group.thaw()
+    assert await say("a") == b"a 0\n"
+    assert not any(name.startswith("exec-") for folder in cgroups_of(request) for name in os.listdir(folder))
