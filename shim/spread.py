@@ -14,7 +14,7 @@ def make_spread(folder: str) -> None:
     """Make a directory, if need be, whose directories ext4 puts into block groups far apart.
 
     It puts them beside their parent otherwise, and there each new inode costs more the more were deleted of late: the kernel
-    looks at every one of them, since it does not use them again for minutes. On a node whose containers come and go that was
+    looks at every one of them, since it does not use them again for a while. On a node whose containers come and go that was
     a tenth of a pod start. Other file systems know no such flag and need none.
     """
     os.makedirs(folder, 0o711, exist_ok=True)
