@@ -165,7 +165,7 @@ def signal_name(number: int) -> str:
 
 
 def container_info(node: Node, container: Container, runtime_spec: Any) -> str:
-    """Give the verbose information on a container as JSON under containerd's keys, then our own.
+    """Give the verbose information on a container as JSON under containerd's keys, then CRI-O's `privileged` and our own.
 
     `runtime_spec` is its config.json, decoded.
     """
@@ -180,6 +180,7 @@ def container_info(node: Node, container: Container, runtime_spec: Any) -> str:
             "runtimeOptions": None,
             "config": plain(container.config),
             "runtimeSpec": runtime_spec,
+            "privileged": container.config.linux.security_context.privileged,
             "bundle": node.container_dir(container.id),
             "ociRoot": node.oci_root,
         }

@@ -67,12 +67,13 @@ async def test_verbose_information_has_containerd_s_keys(world):
     assert (info["runtimeHandler"], info["runtimeType"]) == ("wherry", "wherry")
     assert info["config"]["metadata"]["name"] == "web"
     found = json.loads(encode.container_info(node, node.containers.get(container), {"ociVersion": "1"}))
-    assert {key: found[key] for key in ("sandboxID", "pid", "removing", "runtimeType", "snapshotKey")} == {
+    assert {key: found[key] for key in ("sandboxID", "pid", "removing", "runtimeType", "snapshotKey", "privileged")} == {
         "sandboxID": pod,
         "pid": 100,
         "removing": False,
         "runtimeType": "wherry",
         "snapshotKey": container,
+        "privileged": False,
     }
     assert found["runtimeSpec"] == {"ociVersion": "1"}
     image = json.loads(encode.image_info("sha256:abc", b'{"os": "linux"}'))
