@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import tomllib
 import types
 import typing
@@ -222,10 +223,19 @@ def _value(hint: Any, value: Any, name: str, key: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
         return decode(hint, value, name, key + ".")
     if hint is float and type(value) is int:
-        return float(value)
+        value = float(value)
     if origin is None and type(value) is hint:
+        _check_leaf(value, name, key)
         return value
     raise InvalidArgument(f"{name}: {key} must be {_kind(hint)}, not {value!r}")
+
+
+def _check_leaf(value: Any, name: str, key: str) -> None:
+    """Refuse what no setting may be: text that the kernel would cut, a number that is none, or below zero."""
+    if isinstance(value, str) and "\0" in value:
+        raise InvalidArgument(f"{name}: {key} holds a NUL character")
+    if isinstance(value, float | int) and not (0 <= value < math.inf):
+        raise InvalidArgument(f"{name}: {key} must be a number from 0 on, not {value!r}")
 
 
 def _kind(hint: Any) -> str:
@@ -248,6 +258,18 @@ def check(config: Config, name: str) -> None:
     for key, path in (("root", config.root), ("state", config.state), ("address", config.socket_path)):
         if not path.startswith("/"):
             raise InvalidArgument(f"{name}: {key} must be an absolute path, not {path!r}")
+    if config.cni.default_network:
+        _check_subnets(config.cni.default_subnets, name)
+
+
+def _check_subnets(subnets: tuple[str, ...], name: str) -> None:
+    import ipaddress  # noqa: PLC0415 - only a node with the bundled network needs it
+
+    for subnet in subnets:
+        try:
+            ipaddress.ip_network(subnet, strict=False)
+        except ValueError as error:
+            raise InvalidArgument(f"{name}: cni.default_subnets: {error}") from error
 
 
 def default_text() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shim.errors import InvalidArgument
 from shim.gen.runtime.v1 import api_pb2
 
 UNLIMITED = -1
@@ -42,7 +43,19 @@ def merged(old: api_pb2.LinuxContainerResources, asked: api_pb2.LinuxContainerRe
 def added(
     containers: api_pb2.LinuxContainerResources, overhead: api_pb2.LinuxContainerResources
 ) -> api_pb2.LinuxContainerResources:
-    """Give what a pod may use: the sum for its containers and the overhead on top, where there is a limit at all."""
+    """Give what a pod may use: the sum for its containers and the overhead on top, where there is a limit at all.
+
+    Raises InvalidArgument for a sum that no field holds.
+    """
+    try:
+        return _added(containers, overhead)
+    except ValueError as error:
+        raise InvalidArgument(f"resources and overhead together are more than 64 bits hold: {error}") from error
+
+
+def _added(
+    containers: api_pb2.LinuxContainerResources, overhead: api_pb2.LinuxContainerResources
+) -> api_pb2.LinuxContainerResources:
     result = api_pb2.LinuxContainerResources()
     result.CopyFrom(containers)
     result.cpu_period = containers.cpu_period or overhead.cpu_period

@@ -122,6 +122,9 @@ def _check_pod_namespaces(options: NamespaceOption) -> None:
         raise InvalidArgument("namespace_options.target_id is for containers, not for pods")
     if options.HasField("userns_options"):
         _check_user_namespace(options.userns_options)
+        for field, mode in (("ipc", options.ipc), ("pid", options.pid)):
+            if options.userns_options.mode == POD and mode == NODE:
+                raise InvalidArgument(f"namespace_options.{field} NODE and a user namespace of the pod exclude each other")
 
 
 def _check_user_namespace(options: UserNamespace) -> None:

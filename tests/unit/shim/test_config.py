@@ -36,6 +36,11 @@ def test_values_reach_nested_tables():
         ("[runtime]\ndefault_handler = 'kata'", "'kata' is not configured"),
         ("root = 'relative'", "absolute path"),
         ("root = ", "is not TOML"),
+        ('root = "/a\\u0000b"', "root holds a NUL"),
+        ("[limits]\nexec_sync_timeout = -5", "exec_sync_timeout must be a number from 0 on"),
+        ("[limits]\nstop_timeout = nan", "stop_timeout must be a number from 0 on"),
+        ("[limits]\nstop_timeout = inf", "stop_timeout must be a number from 0 on"),
+        ("[cni]\ndefault_network = true\ndefault_subnets = ['10.1.0.0/99']", "default_subnets: '10.1.0.0/99'"),
     ],
 )
 def test_mistakes_are_named(text, part):

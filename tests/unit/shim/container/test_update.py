@@ -46,6 +46,13 @@ def test_overhead_comes_on_top():
     assert (total.cpu_quota, total.cpu_period, total.cpu_shares, total.memory_limit_in_bytes) == (70_000, 100_000, 105, 13)
 
 
+@pytest.mark.parametrize("name", ["memory_limit_in_bytes", "cpu_shares", "cpu_quota"])
+def test_a_sum_that_no_field_holds_is_refused(name):
+    most = R(**{name: 2**63 - 1})
+    with pytest.raises(InvalidArgument, match="64 bits"):
+        added(most, most)
+
+
 def test_overhead_alone_is_no_limit_and_no_limit_stays_none():
     total = added(R(memory_limit_in_bytes=-1), R(cpu_quota=10_000, memory_limit_in_bytes=3))
     assert (total.cpu_quota, total.memory_limit_in_bytes) == (0, -1)

@@ -159,6 +159,8 @@ def test_bad_pods(kit, fields, message):
         ({"namespaceOptions": {"usernsOptions": {"mode": "NODE", "uids": [MAPS]}}}, "NODE"),
         ({"namespaceOptions": {"usernsOptions": {"mode": "POD", "uids": [MAPS, MAPS], "gids": [MAPS]}}}, "one is supported"),
         ({"namespaceOptions": {"usernsOptions": {"mode": "POD", "uids": [MAPS | {"length": 0}], "gids": [MAPS]}}}, "uids"),
+        ({"namespaceOptions": {"pid": "NODE", "usernsOptions": {"mode": "POD", "uids": [MAPS], "gids": [MAPS]}}}, "pid NODE"),
+        ({"namespaceOptions": {"ipc": "NODE", "usernsOptions": {"mode": "POD", "uids": [MAPS], "gids": [MAPS]}}}, "ipc NODE"),
         ({"runAsUser": {"value": -1}}, "run_as_user"),
         ({"runAsGroup": {"value": 1}}, "without a user"),
         ({"supplementalGroups": [2**40]}, "supplemental_groups"),
