@@ -79,7 +79,9 @@ REFUSED = {
     "an owner out of range": [entry("f", "x", uid=0xFFFFFFFF)],
     "a device out of range": [entry("d", type=tarfile.CHRTYPE, devmajor=2_000_000, devminor=1)],
     "an unknown member": [entry("f", "", type=b"Z")],
-    "a sparse file": [entry("f", "", pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"})],
+    "a sparse file without a map": [
+        entry("f", "", pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"})
+    ],
 }
 
 

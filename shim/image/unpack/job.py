@@ -174,6 +174,8 @@ def _index(params: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     members: dict[str, list[Any]] = {}
     try:
         while (entry := reader.next()) is not None:
+            if entry.layout is not None:
+                raise FailedPrecondition(f"tar member {tar.shown(entry.name)} is a sparse file, which an archive cannot hold")
             name = "/".join(part for part in os.fsdecode(entry.name).split("/") if part not in {"", "."})
             members[name] = [entry.kind.decode("latin-1"), source.offset, entry.size, os.fsdecode(entry.link)]
     except WherryError as error:

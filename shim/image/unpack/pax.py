@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shim.errors import FailedPrecondition
+from shim.image.unpack import sparse
 
 XATTR_PREFIX = b"SCHILY.xattr."
 MAX_DIGITS = 20
@@ -12,6 +13,7 @@ _KEPT = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"))
 def parse(data: bytes) -> dict[bytes, bytes]:
     """Give the records that an unpacker needs, by key; raise FailedPrecondition for a malformed header."""
     records: dict[bytes, bytes] = {}
+    pairs: list[bytes] = []
     place = 0
     while place < len(data):
         space = data.find(b" ", place, place + MAX_DIGITS)
@@ -24,13 +26,18 @@ def parse(data: bytes) -> dict[bytes, bytes]:
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not equals or not key:
             raise FailedPrecondition("a pax header has a record without a key")
-        _keep(records, key, value)
+        if key in sparse.PAIRS:
+            pairs.append(value)
+        else:
+            _keep(records, key, value)
         place = end
+    if pairs:
+        records[sparse.MAP] = b",".join(pairs)
     return records
 
 
 def _keep(records: dict[bytes, bytes], key: bytes, value: bytes) -> None:
-    if key in _KEPT or key.startswith(b"GNU.sparse."):
+    if key in _KEPT or key.startswith(sparse.PREFIX):
         if b"\0" in value:
             raise FailedPrecondition(f"the pax record {key.decode('ascii', 'backslashreplace')[:40]} has a zero byte")
         records[key] = value

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from shim.errors import FailedPrecondition, ResourceExhausted
-from shim.image.unpack import pax
+from shim.image.unpack import pax, sparse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +49,8 @@ class Entry:
     major: int = 0
     minor: int = 0
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    layout: sparse.Layout | None = None
+    """Where the payload belongs in a sparse file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +178,8 @@ class TarReader:
                 self._special(kind, self._take_special(size), attributes)
                 continue
             entry = build(header, kind, attributes)
+            if entry.layout is not None and entry.layout.size > self._limits.max_bytes:
+                raise ResourceExhausted(f"a sparse file is larger than {self._limits.max_bytes} bytes (max_layer_bytes)")
             self._payload_left = entry.size
             self._padding = -entry.size % BLOCK
             return entry
@@ -230,10 +234,11 @@ class TarReader:
 
 def build(header: bytes, kind: bytes, attributes: dict[bytes, bytes]) -> Entry:
     """Make an entry from a ustar header and the pax and GNU attributes before it; raise FailedPrecondition."""
-    name = attributes.get(b"path") or _name(header)
+    name = attributes.get(sparse.PREFIX + b"name") or attributes.get(b"path") or _name(header)
     if kind in _REGULAR_TOO:
         kind = DIRECTORY if name.endswith(b"/") and kind == b"\0" else REGULAR
-    if kind not in _TYPES or any(key.startswith(b"GNU.sparse.") for key in attributes):
+    layout = sparse.layout(attributes) if attributes else None
+    if kind not in _TYPES or (layout is not None and kind != REGULAR):
         what = "sparse file" if kind in (REGULAR, b"S") else f"member type {kind!r}"
         raise FailedPrecondition(f"tar member {shown(name)} is a {what}, which is not supported")
     pax_size = attributes.get(b"size")
@@ -255,6 +260,7 @@ def build(header: bytes, kind: bytes, attributes: dict[bytes, bytes]) -> Entry:
         major=number(header[329:337], "device") if device else 0,
         minor=number(header[337:345], "device") if device else 0,
         xattrs=pax.xattrs(attributes) if len(attributes) else (),
+        layout=layout,
     )
 
 

@@ -16,7 +16,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from shim.errors import FailedPrecondition
-from shim.image.unpack import tar
+from shim.image.unpack import sparse, tar
 from shim.image.unpack.remove import empty_directory
 from shim.image.unpack.tar import Entry, TarReader, shown
 
@@ -167,7 +167,10 @@ class LayerWriter:
             self._replace(path)
             fd = os.open(path, flags, entry.mode)
         try:
-            if entry.size:
+            if entry.layout is not None:
+                self._recorder.lost = f"{shown(path)} is a sparse file"
+                sparse.restore(fd, entry.layout, self._reader.payload(entry.size))
+            elif entry.size:
                 self._content(entry.size, fd, path)
             if entry.uid or entry.gid:
                 os.fchown(fd, entry.uid, entry.gid)
