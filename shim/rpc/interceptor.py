@@ -6,6 +6,7 @@ Handlers raise shim.errors; nothing else in the daemon knows gRPC's status codes
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +75,9 @@ def status_of(error: Exception, milliseconds: float) -> tuple[grpc.StatusCode, s
     if not isinstance(error, WherryError):
         if isinstance(error, OSError):
             log.error("call failed", error=f"{type(error).__name__}: {error}", ms=milliseconds)
-            code = grpc.StatusCode.RESOURCE_EXHAUSTED if error.errno in {28, 122} else grpc.StatusCode.INTERNAL
-            return code, _clip(f"{error}")
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                return grpc.StatusCode.RESOURCE_EXHAUSTED, _clip(f"{error}: make room where root, state and logs lie")
+            return grpc.StatusCode.INTERNAL, _clip(f"{error}")
         log.error("call failed unexpectedly", ms=milliseconds, exc_info=error)
         return grpc.StatusCode.INTERNAL, _clip(f"unexpected {type(error).__name__}: {error}")
     level = log.debug if error.code in QUIET else log.warning

@@ -136,6 +136,10 @@ def test_codes(error, code):
     assert status_of(error, 0)[0] is code
 
 
+def test_a_full_disk_says_what_to_do():
+    assert status_of(OSError(28, "No space left on device"), 0)[1].endswith("make room where root, state and logs lie")
+
+
 def test_a_long_message_is_cut():
     assert len(status_of(NotFound("x" * 100_000), 0)[1]) < MESSAGE_LIMIT + 10
 
