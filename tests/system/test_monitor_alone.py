@@ -69,7 +69,7 @@ async def test_the_same_container(pod: PodHarness, alone: bool) -> None:
     state = state_of(pod, request)
     assert (state["pid"], state["pid"] == state["creator_pid"]) == (pid, alone)
     assert state["cgroup"] == dict(for_container(f"/wherry-test-{request.container_id}", "").paths)
-    assert children(pod.pid) == [pid]
+    wait_for(lambda: children(pod.pid) == [pid], "the creator to be reaped")
     await pod.monitor.start(request.container_id)
     limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
     assert next(line.split()[3:5] for line in limits if line.startswith("Max open files")) == ["77", "99"]
