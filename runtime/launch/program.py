@@ -139,7 +139,8 @@ def find_program(name: str, search_path: str) -> str:
     raise StartFault(f'exec: "{name}": {text}', errno=worst, path=name)
 
 
-_REASONS = {errno.EACCES: "permission denied", errno.EISDIR: "is a directory", errno.ENOENT: "no such file or directory"}
+_REASONS = {errno.EACCES: "permission denied", errno.EISDIR: "is a directory: permission denied"}
+"""podman gives the exit code 126 where it reads "permission denied", which is also what execve(2) says of a directory."""
 
 
 def _problem(path: str) -> int:

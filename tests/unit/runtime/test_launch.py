@@ -246,7 +246,7 @@ def test_no_module_is_found_once_imports_are_forbidden():
     [
         ("nope", 'exec: "nope": executable file not found in $PATH'),
         ("/no/pe", 'exec: "/no/pe": stat /no/pe: no such file or directory'),
-        ("/", 'exec: "/": is a directory'),
+        ("/", 'exec: "/": is a directory: permission denied'),
         ("/etc/passwd", 'exec: "/etc/passwd": permission denied'),
     ],
 )
