@@ -28,7 +28,8 @@ def start_container(state_root: str, container_id: str) -> None:
         open_gate(folder, container_id)
     except StateFault:
         status = load(state_root, container_id).status
-        raise StateFault(f"cannot start container {container_id!r}: it is {status}, not created") from None
+        known = "a container that has stopped" if status == "stopped" else "an already running container"
+        raise StateFault(f"cannot start {known}: {container_id!r} is {status}, not created") from None
     try:  # noqa: SIM105 - contextlib costs an import
         os.unlink(os.path.join(folder, GATE))
     except FileNotFoundError:
@@ -156,7 +157,7 @@ def delete_container(state_root: str, container_id: str, *, force: bool) -> None
         return
     abandoned = state.status == "creating" and not alive(state.creator_pid, state.creator_start)
     if state.status not in ("created", "stopped") and not abandoned and not force:
-        raise StateFault(f"cannot delete container {container_id!r} that is not stopped: {state.status}")
+        raise StateFault(f"cannot delete container {container_id} that is not stopped: {state.status}")
     group = _cgroup(state)
     if group is not None and group.exists() and state.status == "paused":
         kill_container(state_root, container_id, _SIGKILL, all_processes=False)  # thaws it too
@@ -184,7 +185,7 @@ def freeze(state_root: str, container_id: str) -> None:
     """Freeze a created or running container; raise StateFault for any other."""
     state = load(state_root, container_id)
     if state.status not in ("created", "running"):
-        raise StateFault(f"cannot pause container {container_id!r}: it is {state.status}")
+        raise StateFault(f"cannot pause container {container_id!r}: container not running: it is {state.status}")
     _need_cgroup(state).freeze()
 
 
@@ -192,7 +193,7 @@ def thaw(state_root: str, container_id: str) -> None:
     """Let a paused container run on; raise StateFault for any other."""
     state = load(state_root, container_id)
     if state.status != "paused":
-        raise StateFault(f"cannot resume container {container_id!r}: it is {state.status}, not paused")
+        raise StateFault(f"cannot resume container {container_id!r}: container not paused: it is {state.status}")
     _need_cgroup(state).thaw()
 
 
@@ -200,7 +201,7 @@ def update_resources(state_root: str, container_id: str, resources: Resources) -
     """Apply other limits to a container that has not ended."""
     state = load(state_root, container_id)
     if state.status == "stopped":
-        raise StateFault(f"cannot update container {container_id!r}: it is stopped")
+        raise StateFault(f"cannot update container {container_id!r}: container not running: it is stopped")
     group = _need_cgroup(state)
     group.apply(_completed(group, resources))
     if resources.devices:

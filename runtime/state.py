@@ -96,7 +96,7 @@ def reserve(state_root: str, container_id: str) -> str:
         os.makedirs(state_root, 0o711, exist_ok=True)
         os.mkdir(folder, 0o711)
     except FileExistsError:
-        raise ExistsFault(f"container with id {container_id!r} exists already: delete it or choose another id") from None
+        raise ExistsFault(f"container with given ID already exists: {container_id!r}: delete it or choose another id") from None
     except OSError as error:
         raise RuntimeFault.from_os(error, "make the state directory") from error
     return folder
@@ -151,7 +151,7 @@ def read_record(folder: str, container_id: str) -> ContainerState:
     except (FileNotFoundError, NotADirectoryError):
         if os.path.isdir(folder):  # a creator died between the directory and its first save
             return ContainerState(oci_version="", id=container_id, bundle="", rootfs="", created="")
-        raise NotFoundFault(f"container {container_id!r} does not exist") from None
+        raise NotFoundFault(f"container does not exist: {container_id!r}") from None
     try:
         record = jsonlite.loads(text)
         record["annotations"] = tuple(record["annotations"].items())

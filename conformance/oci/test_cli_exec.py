@@ -208,6 +208,11 @@ def test_preserve_fds(case: Case) -> None:
     assert done.stdout == "through\n", done.stderr
 
 
+def test_preserve_fds_absent(case: Case) -> None:
+    """A descriptor that is to be passed on but is not open is an error."""
+    case.fails("exec", "--preserve-fds", "90", case.sleeper(), "true")
+
+
 def test_only_three_descriptors(case: Case) -> None:
     """Without --preserve-fds only the standard streams are open."""
     case.sleeper()

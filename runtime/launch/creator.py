@@ -12,7 +12,7 @@ from runtime.kernel.fork import fork_into
 from runtime.launch import gate, init, protocol, stage1
 from runtime.launch.ending import end_child, end_process, remove_folder
 from runtime.launch.entering import fork_init
-from runtime.launch.inherited import Inherited
+from runtime.launch.inherited import Inherited, check_preserved
 from runtime.launch.outside import set_limits, write_pid_file
 from runtime.launch.preload import preload_launch
 from runtime.launch.sources import open_mounts
@@ -96,7 +96,7 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
     ours, theirs = protocol.make_links()
     inherited = Inherited(plan, theirs, cgroup, gate.listen(folder, CLOSED_GATE), rights)
     open_sources(inherited, descriptors)
-    _check_preserved(request.preserve_fds)
+    check_preserved(request.preserve_fds)
     preload_launch(plan)
     undo.push("the cgroup's folders", cgroup.undo)
     cgroup.create()
@@ -226,14 +226,6 @@ def open_sources(inherited: Inherited, descriptors: Descriptors) -> None:
             inherited.user_fd = descriptors.keep(os.open(plan.namespaces.user_path, os.O_RDONLY | os.O_CLOEXEC))
     if not inherited.standing.user:
         open_mounts(inherited, descriptors.keep)
-
-
-def _check_preserved(count: int) -> None:
-    for fd in range(3, 3 + count):
-        try:
-            os.fstat(fd)
-        except OSError as error:
-            raise RuntimeFault(f"descriptor {fd} is to be preserved but is not open", errno=error.errno) from error
 
 
 def _fork(inherited: Inherited) -> int:

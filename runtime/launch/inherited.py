@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 
+from runtime.errors import RuntimeFault
 from runtime.kernel.execute import close_range
 from runtime.kernel.prctl import set_dumpable
 from runtime.kernel.spawn import default_signals
@@ -79,6 +80,15 @@ class Inherited:
             wanted.add(self.console_socket)
         wanted.discard(-1)
         return wanted
+
+
+def check_preserved(count: int) -> None:
+    """Refuse to pass on descriptors that the caller has not opened: what is opened later would lie in their places."""
+    for fd in range(3, 3 + count):
+        try:
+            os.fstat(fd)
+        except OSError as error:
+            raise RuntimeFault(f"descriptor {fd} is to be preserved but is not open", errno=error.errno) from error
 
 
 def close_others(wanted: set[int]) -> None:

@@ -18,7 +18,7 @@ from runtime.launch.becoming import become_root, join_keyring, set_scheduling, s
 from runtime.launch.ending import end_process
 from runtime.launch.entering import adjust_oom_score, leave_affinity, run_on
 from runtime.launch.guarded import guarded
-from runtime.launch.inherited import close_others, settle
+from runtime.launch.inherited import check_preserved, close_others, settle
 from runtime.launch.outside import set_limits, write_pid_file
 from runtime.launch.preload import preload_process
 from runtime.launch.program import Program
@@ -104,11 +104,12 @@ def exec_steps(request: ExecRequest, decided: Decided | None = None) -> Generato
         container = present(request.state_root, decided.container)
     for text in decided.plan.cautions:
         caution(text)
+    check_preserved(request.preserve_fds)
     if container.status == "paused" and not request.ignore_paused:
         raise StateFault("cannot exec in a paused container (use --ignore-paused to override)")
     target = pidfd.open_process(container.pid, container.start_time)
     if target is None:
-        raise StateFault(f"cannot exec in container {request.container_id!r}: it is {container.status}, not running")
+        raise StateFault(f"cannot exec in a stopped container: {request.container_id!r} is {container.status}")
     undo = Undo()
     try:
         pid = yield from _exec(request, container, decided.plan, target, undo)

@@ -118,6 +118,30 @@ def test_an_unknown_container_is_an_error(oci: Oci, command: str) -> None:
     assert "does not exist" in done.stderr or "no such" in done.stderr.lower() or "error" in done.stderr.lower()
 
 
+def test_refusals_are_worded_as_callers_know_them(oci: Oci) -> None:
+    if oci.runtime == "crun":
+        pytest.skip("crun has its own words, and callers look for both")
+    name = oci.start("sleep", "100")
+    said = [
+        oci.call(*words).stderr
+        for words in (("state", "nobody"), ("create", name), ("start", name), ("delete", name), ("resume", name))
+    ]
+    oci.ok("kill", name, "KILL")
+    wait_for(lambda: oci.state(name)["status"] == "stopped", "the container to stop")
+    said += [oci.call(*words, name).stderr for words in (("start",), ("kill",), ("pause",))]
+    known = (
+        "container does not exist",
+        "container with given ID already exists",
+        "cannot start an already running container",
+        f"cannot delete container {name} that is not stopped: running",
+        "container not paused",
+        "cannot start a container that has stopped",
+        "container not running",
+        "container not running",
+    )
+    assert [words for words, text in zip(known, said, strict=True) if words not in text] == [], said
+
+
 @pytest.mark.parametrize("name", ["../up", "a/b", ""])
 def test_an_id_is_a_plain_name(ours: Oci, name: str) -> None:
     ours.write("true")
