@@ -107,8 +107,9 @@ def _swap_controller(node: _Node, layout: CgroupLayout) -> bool:
 
 
 def _hugetlb_controller(node: _Node, layout: CgroupLayout) -> bool:
+    """Tell whether huge pages can be limited; the directory alone may be what a failed mount left behind."""
     if layout is not CgroupLayout.V2:
-        return node.exists("sys/fs/cgroup/hugetlb")
+        return node.exists("sys/fs/cgroup/hugetlb/cgroup.procs")
     return "hugetlb" in node.text("sys/fs/cgroup/cgroup.controllers").split()
 
 

@@ -78,6 +78,10 @@ def test_a_hybrid_node(node):
     host = node(**{"sys/fs/cgroup/unified/cgroup.controllers": ""})
     assert host.cgroup_layout is CgroupLayout.HYBRID
     assert not host.swap_controller
+    host = node(**{"sys/fs/cgroup/hugetlb/nothing-is-mounted": ""})
+    assert not host.hugetlb_controller
+    host = node(**{"sys/fs/cgroup/hugetlb/cgroup.procs": ""})
+    assert host.hugetlb_controller
 
 
 def test_a_node_that_shows_nothing(tmp_path):
