@@ -31,14 +31,14 @@ def mount_mapped_overlay(request: RootfsMount, id_maps: IdMaps) -> int:
             k.fsconfig_string(context, "source", "overlay")
             for folder in request.lower:
                 layers.append(_mapped(folder, id_maps.of_container()))
-                k.fsconfig_string(context, "lowerdir+", f"/proc/self/fd/{layers[-1]}")
+                k.fsconfig_fd(context, "lowerdir+", layers[-1])
             if request.upper and request.work:
                 os.chown(request.upper, *id_maps.root_ids())
                 k.fsconfig_string(context, "upperdir", request.upper)
                 k.fsconfig_string(context, "workdir", request.work)
             elif len(layers) == 1:
                 layers.append(k.fsmount(k.fsopen("tmpfs")))  # overlayfs wants two layers when there is no upper one
-                k.fsconfig_string(context, "lowerdir+", f"/proc/self/fd/{layers[-1]}")
+                k.fsconfig_fd(context, "lowerdir+", layers[-1])
             set_options(context, request.options)
             return make_overlay(context, request)
         except OSError as error:

@@ -54,6 +54,11 @@ def test_root_owns_its_root_and_nothing_else(wherryd: Wherryd, pods: PodMaker) -
     )
 
 
+def test_only_proc_is_of_proc(wherryd: Wherryd, pods: PodMaker) -> None:
+    """The root's layers are told by descriptor: a path below /proc would look like a mount of it, as in Kubernetes' tests."""
+    assert "/proc/" not in run(wherryd, pods, "grep ' / ' /proc/self/mounts")
+
+
 def test_its_files_can_be_written_and_given_away(wherryd: Wherryd, pods: PodMaker) -> None:
     script = (
         "echo x > /new; chown 3:4 /new; stat -c %u:%g /new; echo y >> /etc/passwd; echo z > /dev/shm/s; echo w >> /etc/hosts"
