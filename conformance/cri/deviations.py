@@ -108,6 +108,7 @@ TABLE: tuple[Deviation, ...] = (
         "on cgroup v1 the directory above the hierarchies can be written",
         always=False,
     ),
+    _containerd("versions::test_unknown_fields_of_a_question[[]RuntimeConfig]", "of cri-api 0.28", before="1.7"),
     _containerd("usage::test_cpu_rate", "usage_nano_cores needs its own collection, every 10 s", since=_OLD, always=False),
     _containerd("usage::test_list_leaves_out_what_has_ended", "what has ended is listed with nothing used"),
     _containerd("usage::test_stats_while_a_pod_ends", "a list fails for a pod that ends meanwhile", always=False),

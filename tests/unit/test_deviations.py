@@ -17,7 +17,7 @@ def test_lines_name_tests_that_exist() -> None:
     tests = {
         f"{file.stem.removeprefix('test_')}::{name}"
         for file in SUITE.glob("test_*.py")
-        for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
+        for name in re.findall(r"^ *(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
     }
     for line in TABLE:
         pattern = line.test.partition("[[]")[0]
