@@ -202,21 +202,12 @@ def update_resources(state_root: str, container_id: str, resources: Resources) -
     state = load(state_root, container_id)
     if state.status == "stopped":
         raise StateFault(f"cannot update container {container_id!r}: container not running: it is stopped")
+    from runtime.apply.cgroup.present import completed
+
     group = _need_cgroup(state)
-    group.apply(_completed(group, resources))
+    group.apply(completed(group, resources))
     if resources.devices:
         group.apply_devices(resources.devices)
-
-
-def _completed(group: Cgroup, resources: Resources) -> Resources:
-    """Add the memory limit there is to a change of swap alone: v2 limits swap without the memory."""
-    swap = resources.memory.swap
-    if swap is None or swap <= 0 or resources.memory.limit is not None:
-        return resources
-    from runtime.record import replace
-
-    limit = group.memory_limit()
-    return replace(resources, memory=replace(resources.memory, limit=limit)) if limit is not None else resources
 
 
 def update_schemata(state_root: str, container_id: str, lines: tuple[str, ...]) -> None:

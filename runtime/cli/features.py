@@ -71,7 +71,7 @@ def _linux(*, seccomp: bool) -> dict[str, Any]:
     return {
         "namespaces": sorted(NAMESPACES),
         "capabilities": list(CAPABILITIES),
-        "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": True},
+        "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
         "seccomp": _seccomp() if seccomp else {"enabled": False},
         "apparmor": {"enabled": True},
         "selinux": {"enabled": True},

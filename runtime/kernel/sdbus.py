@@ -38,6 +38,8 @@ _SIGNATURES = {  # the letters are those of runtime.kernel.libc; a char travels 
     "sd_bus_message_unref": "p",
     "sd_bus_call": "pplpp",
     "sd_bus_error_free": "p",
+    "sd_bus_get_fd": "p",
+    "sd_peer_get_owner_uid": "ip",
     "sd_bus_process": "pp",
     "sd_bus_wait": "pl",
 }
@@ -116,6 +118,15 @@ class Bus:
     def __exit__(self, *_error: object) -> None:
         """Close the connection."""
         _functions["sd_bus_flush_close_unref"](self._bus)
+
+    def peer_owner(self) -> int:
+        """Give the uid of the user whose part of the system's cgroups the bus runs in (sd_peer_get_owner_uid(3)), else 0."""
+        room = buffer(4)
+        try:
+            _call("sd_peer_get_owner_uid", _call("sd_bus_get_fd", self._bus), room)
+        except BusError:
+            return 0
+        return int.from_bytes(room.raw, sys.byteorder)
 
     def call(self, target: tuple[str, str, str], method: str, *arguments: tuple[str, Any]) -> Message:
         """Call `method` of a target (destination, path, interface) with (signature, value) arguments; give the reply."""

@@ -115,7 +115,7 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
     inherited.gate.close()
     pid = child
     if inherited.staged():
-        pid = _await_init(plan, ours, child)
+        pid = _await_init(plan, ours, child, cgroup)
     state = _save_init(plan, state, pid, undo)
     ours.send(protocol.GO)
     step(f"child process in init(): process {state.pid} mounts and enters its root")
@@ -134,7 +134,7 @@ def make_cgroup(plan: LaunchPlan, rights: Standing) -> Cgroup:
     if plan.request.systemd_cgroup and not plan.request.without_cgroups:
         from runtime.apply.cgroup.scope import new_scope
 
-        return new_scope(plan.spec, plan.request.container_id, user=rights.spares_cgroups)
+        return new_scope(plan.spec, plan.request.container_id, rights)
     from runtime.apply.cgroup import Cgroup, for_container
 
     if plan.request.without_cgroups:
@@ -240,9 +240,13 @@ def _fork(inherited: Inherited) -> int:
     return child
 
 
-def _await_init(plan: LaunchPlan, link: Link, child: int) -> int:
-    """Write maps when asked, and give the id of the init that stage1 forked before it ended."""
-    kind, payload = link.receive(protocol.MAP, protocol.CHILD)
+def _await_init(plan: LaunchPlan, link: Link, child: int, cgroup: Cgroup) -> int:
+    """Place stage1 and write maps when asked, and give the id of the init that it forked before it ended."""
+    kind, payload = link.receive(protocol.PLACE, protocol.MAP, protocol.CHILD)
+    if kind == protocol.PLACE:
+        cgroup.place(child)
+        link.send(protocol.PLACED)
+        kind, payload = link.receive(protocol.MAP, protocol.CHILD)
     if kind == protocol.MAP:
         write_maps(plan, child)
         link.send(protocol.MAPPED)

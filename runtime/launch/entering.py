@@ -14,10 +14,13 @@ from runtime.errors import RuntimeFault
 from runtime.kernel.fork import fork_into
 from runtime.kernel.namespace import CLONE_NEWUSER, FLAGS, setns, unshare
 from runtime.kernel.prctl import set_dumpable
+from runtime.launch import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from runtime.apply.cgroup import Cgroup
     from runtime.launch.inherited import Inherited
+    from runtime.launch.protocol import Link
 
 _MOST_CPUS = 1024
 """Bits of glibc's cpu_set_t; the kernel takes those it has (sched_setaffinity(2))."""
@@ -97,6 +100,15 @@ def enter_user_namespace(inherited: Inherited) -> list[tuple[str, int]]:
             setns(inherited.user_fd, CLONE_NEWUSER)
     make(list(plan.new))  # one call: the kernel makes the user namespace first, and the others belong to it
     return later
+
+
+def enter_cgroup(cgroup: Cgroup, link: Link, *, placed: bool) -> None:
+    """Enter the container's cgroup, by the creator's word to systemd where this process may not."""
+    if not placed and cgroup.needs_placing():
+        link.send(protocol.PLACE)
+        link.receive(protocol.PLACED)
+        return
+    cgroup.enter(placed=placed)
 
 
 def leave_affinity() -> None:

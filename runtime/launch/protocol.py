@@ -21,7 +21,9 @@
 A user namespace wants one more process, for what happens before GO:
 
     creator                         stage1                          init
-      │ ── fork ─────────────────────▶│ joins the cgroup, enters the
+      │ ── fork ─────────────────────▶│
+      │ ◀───────────────────── PLACE ─│ only where a user's systemd has to put it into the cgroup
+      │ ── PLACED ───────────────────▶│ joins the cgroup, enters the
       │                               │ user namespace, joins and makes the others
       │ ◀───────────────────── MAP ── │ only when it is a new one
       │ writes the maps, offsets
@@ -37,7 +39,7 @@ side died: init then ends by itself at any phase before READY, so a killed creat
 With a seccomp listener, LISTENER number comes before execve(2), after GO at the gate or in the link of an exec; TAKEN answers
 it once the agent has the descriptor.
 
-An exec has a stage1 that joins the cgroup itself; CHILD, GO and CONFINE have the same meaning, MOUNTED is not said, and
+An exec has a stage1 that joins the cgroup itself; PLACE, CHILD, GO and CONFINE have the same meaning, MOUNTED is not said, and
 instead of READY the link simply closes when execve(2) succeeds.
 """
 
@@ -50,6 +52,8 @@ import sys
 from runtime.errors import ProtocolFault, RuntimeFault, from_value
 from runtime.jsonlite import dumps, loads
 
+PLACE = b"place"
+PLACED = b"placed"
 MAP = b"map"
 MAPPED = b"mapped"
 CHILD = b"child"

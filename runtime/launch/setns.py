@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import EBUSY, ENOENT
 
 from runtime.apply.faults import Step
 from runtime.apply.labels import open_label
@@ -16,7 +17,7 @@ from runtime.launch import console as consoles
 from runtime.launch import protocol
 from runtime.launch.becoming import become_root, join_keyring, set_scheduling, split_filter
 from runtime.launch.ending import end_process
-from runtime.launch.entering import adjust_oom_score, leave_affinity, run_on
+from runtime.launch.entering import adjust_oom_score, enter_cgroup, leave_affinity, run_on
 from runtime.launch.guarded import guarded
 from runtime.launch.inherited import check_preserved, close_others, settle
 from runtime.launch.outside import set_limits, write_pid_file
@@ -190,7 +191,6 @@ def _fork_inside(job: Exec) -> int:
     It is there before it has settled, so already the creator must not be traceable.
     """
     prctl.set_dumpable(dumpable=False)
-    unified = -1 if job.cgroup is None else job.cgroup.open_unified()
     own = -1
     pid = -1
     try:
@@ -198,13 +198,38 @@ def _fork_inside(job: Exec) -> int:
             own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
             with Step(f"join the PID namespace of container {job.container.id!r}"):
                 setns(job.target, CLONE_NEWPID)
-        pid, job.placed = fork_into(unified)
+        pid = _fork_placed(job)
         if pid == 0:
             guarded(job.link, lambda: _inside(job))
     finally:
         if own >= 0:
             setns(own, CLONE_NEWPID)
             os.close(own)
+    return pid
+
+
+def _fork_placed(job: Exec) -> int:
+    """Fork into the container's v2 cgroup, or into init's where init has moved on and that takes no process any more.
+
+    It does not once init has handed controllers down from it (cgroups(7), no internal processes), or has removed it.
+    """
+    try:
+        return _fork_into(job)
+    except OSError as error:
+        only_v2 = job.cgroup is not None and len(job.cgroup.paths) == 1
+        if error.errno not in (EBUSY, ENOENT) or job.request.cgroup or not only_v2:
+            raise
+    from runtime.apply.cgroup.processes import of_process
+
+    job.cgroup = of_process(job.container.pid)
+    return _fork_into(job)
+
+
+def _fork_into(job: Exec) -> int:
+    unified = -1 if job.cgroup is None else job.cgroup.open_unified()
+    try:
+        pid, job.placed = fork_into(unified)
+    finally:
         if unified >= 0:
             os.close(unified)
     return pid
@@ -225,18 +250,21 @@ def _fork_twice(job: Exec, ours: Link, undo: Undo) -> Generator[int, None, int]:
     CAP_SYS_PTRACE could look into a process that is already among its own but has still the host's root, working directory and
     descriptors.
     """
-    unified = -1 if job.cgroup is None else job.cgroup.open_unified()
-    stage1, job.placed = fork_into(unified)
+    stage1 = _fork_placed(job)
     if stage1 == 0:
         guarded(job.link, lambda: _stage1(job))
-    if unified >= 0:
-        os.close(unified)
     started = pidfd.stat(stage1)
     if started is not None:  # a caller with a loop may reap it at any moment, and its number be used again
         undo.push("the first process", lambda: end_process(stage1, started[1]))
     job.link.close()
     yield ours.socket.fileno()
-    pid = int(ours.receive(protocol.CHILD)[1])
+    kind, payload = ours.receive(protocol.PLACE, protocol.CHILD)
+    if kind == protocol.PLACE and job.cgroup is not None:
+        job.cgroup.place(stage1)
+        ours.send(protocol.PLACED)
+        yield ours.socket.fileno()
+        payload = ours.receive(protocol.CHILD)[1]
+    pid = int(payload)
     try:  # noqa: SIM105 - contextlib costs an import
         os.waitpid(stage1, 0)
     except ChildProcessError:
@@ -260,9 +288,12 @@ def _await_execve(link: Link, container: ContainerState, pid: int) -> None:
 def _cgroup(request: ExecRequest, container: ContainerState) -> Cgroup | None:
     if not container.cgroup:
         return None
-    from runtime.apply.cgroup import from_paths
+    from runtime.apply.cgroup import from_paths, from_state
 
-    group = from_paths(container.cgroup, spares=bool(container.spares_cgroups))
+    by_user = container.unit is not None and container.unit[2]
+    group = from_state(container) if by_user else from_paths(container.cgroup, spares=bool(container.spares_cgroups))
+    if group is None:
+        return None
     return group.sub(request.cgroup) if request.cgroup else group
 
 
@@ -282,7 +313,7 @@ def _join(job: Exec, joined: int = 0) -> tuple[int, int, int]:
     if affinity is not None and affinity.initial:
         run_on(affinity.initial)
     if job.cgroup is not None:
-        job.cgroup.enter(placed=job.placed)
+        enter_cgroup(job.cgroup, job.link, placed=job.placed)
     if affinity is None:
         leave_affinity()
     label = open_label(job.plan.source)

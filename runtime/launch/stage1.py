@@ -7,7 +7,7 @@ import os
 from runtime.kernel.fork import fork
 from runtime.kernel.prctl import set_dumpable
 from runtime.launch import protocol
-from runtime.launch.entering import adjust_oom_score, enter_user_namespace, join, leave_affinity
+from runtime.launch.entering import adjust_oom_score, enter_cgroup, enter_user_namespace, join, leave_affinity
 from runtime.launch.guarded import guarded
 from runtime.launch.inherited import settle
 from runtime.launch.init import run_forked
@@ -29,7 +29,7 @@ def _stage1(inherited: Inherited) -> None:
     plan = inherited.plan
     task_fd = settle(inherited.descriptors())
     adjust_oom_score(plan.process.source.oom_score_adj)
-    inherited.cgroup.enter(placed=inherited.placed)
+    enter_cgroup(inherited.cgroup, inherited.link, placed=inherited.placed)
     leave_affinity()
     later = enter_user_namespace(inherited)
     if plan.namespaces.uid_map or plan.namespaces.time_offsets:

@@ -17,18 +17,23 @@ HERE = Path(__file__).parent
 STORE = HERE.parents[1] / "build" / "vm"
 SUITE = "bookworm"
 PACKAGES = (
-    "bash", "busybox-static", "coreutils", "crun", "dash", "dbus", "findutils", "grep", "iproute2", "libnftables1",
-    "libseccomp2", "libstdc++6", "mount", "nftables", "procps", "python3.11", "runc", "sed", "systemd-sysv", "util-linux",
+    "bash", "busybox-static", "conmon", "coreutils", "crun", "dash", "dbus", "dbus-user-session", "findutils", "grep",
+    "iproute2", "libnftables1", "libpam-modules", "libpam-systemd", "libseccomp2", "libstdc++6", "mount", "nftables", "podman",
+    "procps", "python3.11", "runc", "sed", "systemd-sysv", "uidmap", "util-linux",
 )  # fmt: skip
-USERS = ("root:x:0:0::/root:/bin/sh", "messagebus:x:100:100::/:/bin/false", "nobody:x:65534:65534::/:/bin/false")
-GROUPS = ("root:x:0:", "tty:x:5:", "messagebus:x:100:", "nogroup:x:65534:")
+USERS = (
+    "root:x:0:0::/root:/bin/sh", "messagebus:x:100:100::/:/bin/false", "nobody:x:65534:65534::/:/bin/false",
+    "sailor:x:4321:4321::/home/sailor:/bin/sh",
+)  # fmt: skip
+"""The last is tests.system.rootless_node's."""
+GROUPS = ("root:x:0:", "tty:x:5:", "messagebus:x:100:", "nogroup:x:65534:", "sailor:x:4321:")
 MASKED = (
     "getty.target", "systemd-ask-password-console.path", "systemd-ask-password-wall.path", "systemd-binfmt.service",
     "systemd-firstboot.service", "systemd-journal-flush.service", "systemd-journal-catalog-update.service",
-    "systemd-logind.service", "systemd-machine-id-commit.service", "systemd-modules-load.service", "systemd-pcrphase.service",
+    "systemd-machine-id-commit.service", "systemd-modules-load.service", "systemd-pcrphase.service",
     "systemd-pcrphase-sysinit.service", "systemd-pstore.service", "systemd-random-seed.service",
     "systemd-remount-fs.service", "systemd-sysusers.service", "systemd-update-done.service",
-    "systemd-update-utmp.service", "systemd-user-sessions.service", "systemd-tmpfiles-setup-dev.service",
+    "systemd-update-utmp.service", "systemd-tmpfiles-setup-dev.service",
     "systemd-tmpfiles-clean.timer", "dev-hugepages.mount", "dev-mqueue.mount", "sys-kernel-debug.mount",
     "sys-kernel-tracing.mount", "sys-kernel-config.mount", "sys-fs-fuse-connections.mount",
     "proc-sys-fs-binfmt_misc.automount",
@@ -117,11 +122,19 @@ def _configure(root: Path) -> None:
         "etc/hosts": "127.0.0.1 localhost vessel",
         "etc/machine-id": "0123456789abcdef0123456789abcdef",
         "etc/fstab": "",
+        "etc/subuid": "sailor:200000:65536",
+        "etc/subgid": "sailor:200000:65536",
+        "etc/containers/policy.json": '{"default": [{"type": "insecureAcceptAnything"}]}',
         "etc/systemd/journald.conf": "[Journal]\nStorage=volatile\nRateLimitBurst=0",
         "opt/venv/pyvenv.cfg": "home = /usr/bin\ninclude-system-site-packages = false",
     }
     (root / "opt/venv/bin").mkdir(parents=True)
+    files |= {
+        f"etc/pam.d/common-{kind}": f"{kind} required pam_permit.so" for kind in ("account", "auth", "password", "session")
+    }
+    files["etc/pam.d/common-session-noninteractive"] = "session required pam_permit.so\nsession optional pam_systemd.so"
     for path, text in files.items():
+        (root / path).parent.mkdir(exist_ok=True)
         (root / path).write_text(f"{text}\n")
     for name in ("python", "python3"):
         (root / "opt/venv/bin" / name).symlink_to("/usr/bin/python3.11")
@@ -129,6 +142,11 @@ def _configure(root: Path) -> None:
     (root / "sbin/modprobe").symlink_to("/bin/busybox")  # kmod's wants an index that busybox, which made ours, does not write
     (root / "root").mkdir(exist_ok=True)
     shutil.copy(HERE / "guest/run.sh", root / "opt/run.sh")
+    for name in ("newuidmap", "newgidmap"):
+        (root / "usr/bin" / name).chmod(0o4755)
+    bus = root / "etc/systemd/user/sockets.target.wants/dbus.socket"
+    bus.parent.mkdir(parents=True)
+    bus.symlink_to("/usr/lib/systemd/user/dbus.socket")
     units = root / "etc/systemd/system"
     shutil.copy(HERE / "guest/wherry-vm.service", units)
     for unit in MASKED:

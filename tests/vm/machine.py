@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 KERNEL_OPTIONS = (
-    "console=ttyS0 quiet panic=-1 cgroup_no_v1=all psi=1 hugepages=16 systemd.unified_cgroup_hierarchy=1"
+    "console=ttyS0 quiet panic=-1 no_timer_check cgroup_no_v1=all psi=1 hugepages=16 systemd.unified_cgroup_hierarchy=1"
     " systemd.unit=wherry-vm.service systemd.show_status=no"
 )
+"""no_timer_check: on a busy host an emulated timer ticks too late for the kernel, which then panics."""
 MEMORY, CPUS = "3G", 2
 PYTHON = (3, 11)
 """What Debian bookworm has; the packages in .venv must be for the same."""

@@ -10,10 +10,12 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
+from conformance.oci.support.wait import PATIENCE
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECONDS = 10
+SECONDS = 10 * PATIENCE
 RECEIVE = 0xC0502100
 """SECCOMP_IOCTL_NOTIF_RECV with the 80 bytes of struct seccomp_notif."""
 SEND = 0xC0182101

@@ -15,7 +15,7 @@ from conformance.oci.support import wait
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SECONDS = 30
+SECONDS = 30 * wait.PATIENCE
 """How long one command may take: none has more to do than to start one small program."""
 
 

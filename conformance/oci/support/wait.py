@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SECONDS = 10.0
+PATIENCE = float(os.environ.get("OCI_PATIENCE", "1"))
+"""How many times longer to wait, on a machine that is slow."""
+SECONDS = 10.0 * PATIENCE
 PR_SET_CHILD_SUBREAPER = 36
 exits: dict[int, int] = {}
 """Wait statuses of the orphans that ended, by process id."""

@@ -31,7 +31,7 @@ def from_state(state: ContainerState) -> Cgroup | None:
     if state.unit is not None:
         from runtime.apply.cgroup.scope import saved_scope
 
-        return saved_scope(state.unit, state.cgroup)
+        return saved_scope(state.unit, state.cgroup, spares=bool(state.spares_cgroups))
     return from_paths(state.cgroup, spares=bool(state.spares_cgroups)) if state.cgroup else None
 
 
@@ -209,6 +209,14 @@ class Cgroup:
             except OSError as error:
                 raise CgroupFault.from_os(error, f"move process {pid} into the cgroup", path=directory) from error
 
+    def needs_placing(self) -> bool:
+        """Tell whether the caller may not enter by itself, and somebody else's `place` has to do it."""
+        return False
+
+    def place(self, pid: int) -> None:
+        """Have a process moved in that may not enter by itself."""
+        raise NotImplementedError(f"process {pid} enters by itself")
+
     def enter(self, *, placed: bool = False) -> None:
         """Move the calling process, which has no threads, into the cgroup; `placed` when it was born in the v2 one already.
 
@@ -221,6 +229,8 @@ class Cgroup:
             try:
                 files.write(directory, "cgroup.procs" if key == UNIFIED else "tasks", "0")
             except OSError as error:
+                if self.spares and error.errno in (EACCES, EPERM):
+                    continue  # an exec that comes from elsewhere than the container: runc lets it stay there too
                 raise CgroupFault.from_os(error, "enter the cgroup", path=directory) from error
 
     def open_unified(self) -> int:
@@ -365,17 +375,6 @@ class Cgroup:
                 except OSError:
                     continue
         return 0
-
-    def memory_limit(self) -> int | None:
-        """Give the limit of a v2 cgroup's memory in bytes; None without one, or in v1."""
-        directory = self.directory(UNIFIED)
-        if directory is None or self.directory("memory") is not None:
-            return None
-        try:
-            text = files.read(directory, "memory.max").strip()
-        except FileNotFoundError:
-            return None
-        return None if text == "max" else int(text)
 
     def exists(self) -> bool:
         """Tell whether any of the directories is there."""

@@ -77,6 +77,25 @@ def set_properties(unit: Unit, properties: tuple[Property, ...]) -> None:
     )
 
 
+def attach(unit: Unit, below: str, pid: int) -> None:
+    """Have the manager move a process of its user into a unit's cgroup, or to the path `below` it; raise CgroupFault."""
+    arguments = (("s", unit.name), ("s", below), ("au", [pid]))
+    _with_manager(
+        unit,
+        f"move process {pid} into the scope",
+        lambda bus: bus.call(_MANAGER, "AttachProcessesToUnit", *arguments).__exit__(),
+    )
+
+
+def is_own_system() -> bool:
+    """Tell root of a user namespace whether the systemd it would speak to runs for root there: no user's bus is to be had."""
+    try:
+        with Bus(user=True) as bus:
+            return bus.peer_owner() == 0
+    except BusError:
+        return True
+
+
 def stop(unit: Unit) -> None:
     """Stop a unit, wait for it, and let systemd forget it; one that is not there is no error."""
 

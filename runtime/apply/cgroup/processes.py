@@ -44,6 +44,21 @@ def _members(group: Cgroup) -> str | None:
     return next((directory for _, directory in group.paths if os.path.isdir(directory)), None)
 
 
+def of_process(pid: int) -> Cgroup:
+    """Give the v2 cgroup a process is in now; raise CgroupFault."""
+    from runtime.apply.cgroup.detect import detect
+    from runtime.apply.cgroup.group import Cgroup
+
+    try:
+        text = files.read(f"/proc/{pid}", "cgroup")
+    except OSError as error:
+        raise CgroupFault.from_os(error, f"find the cgroup of process {pid}") from error
+    layout = detect()
+    paths = dict(line.split(":", 2)[1:] for line in text.splitlines())
+    found = [(one.key, one.mount + paths[one.key].rstrip("/")) for one in layout.hierarchies if one.key == UNIFIED]
+    return Cgroup(tuple(found), layout)
+
+
 def pids(group: Cgroup) -> list[int]:
     """Give the ids of the processes in the cgroup and below it, sorted."""
     directory = _members(group)

@@ -12,6 +12,7 @@ from runtime.kernel.execute import close_range
 from runtime.kernel.fork import fork
 from runtime.kernel.prctl import set_parent_death_signal
 from runtime.launch.ending import end_child
+from runtime.plan.cgroup import clean
 from runtime.plan.systemd import Unit, annotated_properties, scope_properties, unit_of
 from runtime.plan.systemd_limits import device_properties, limit_properties, rounded
 
@@ -19,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.plan.cgroup import Layout
     from runtime.plan.systemd import Property
+    from runtime.privilege import Standing
     from runtime.spec.lasting import Pairs
     from runtime.spec.model import Spec
     from runtime.spec.resources import DeviceRule, Resources
@@ -32,33 +34,39 @@ def unit_paths(unit: Unit, layout: Layout) -> Pairs:
     return tuple((hierarchy.key, hierarchy.mount.rstrip("/") + below) for hierarchy in layout.hierarchies)
 
 
-def new_scope(spec: Spec, container_id: str, *, user: bool) -> Scope:
-    """Give the scope a container will have; nothing is made yet. Raises CgroupFault, SpecFault, KernelFault without systemd."""
+def new_scope(spec: Spec, container_id: str, rights: Standing) -> Scope:
+    """Give the scope a container will have; nothing is made yet. Raises CgroupFault, SpecFault, KernelFault without systemd.
+
+    Who would spare cgroups has his own manager make it. Root of a user namespace may be a user of the host's (podman without
+    root) or root of a system of its own (a system container): whose bus it is told to speak to says which.
+    """
+    user = rights.spares_cgroups and not (rights.nested and manager.is_own_system())
     unit = unit_of(spec.linux.cgroups_path, container_id, user=user)
-    if user:  # init could not enter: the cgroup above both is the system's (cgroups(7), delegation containment)
+    layout = detect()
+    if user and layout.kind != "v2":
         raise KernelFault(
-            "--systemd-cgroup needs root, it does not drive a user's systemd: leave the option out",
-            feature="systemd for a user",
+            "--systemd-cgroup without root needs cgroup v2 alone, v1 cannot be delegated: leave the option out",
+            feature="cgroup v2",
             step="find the container's cgroup",
         )
-    layout = detect()
-    scope = Scope(unit, unit_paths(unit, layout), layout)
+    scope = Scope(unit, unit_paths(unit, layout), layout, spares=user)
     scope.plan(container_id, spec.linux.resources, spec.annotations)
     return scope
 
 
-def saved_scope(record: tuple[str, str, bool], paths: Pairs) -> Scope:
+def saved_scope(record: tuple[str, str, bool], paths: Pairs, *, spares: bool = False) -> Scope:
     """Give the scope whose record and paths were saved."""
     name, slice_name, user = record
-    return Scope(Unit(name=name, slice=slice_name, user=user), paths)
+    return Scope(Unit(name=name, slice=slice_name, user=user), paths, spares=spares)
 
 
 class Scope(Cgroup):
     """A cgroup whose top systemd owns: it is told every limit it has a word for, and then ours are written."""
 
-    def __init__(self, unit: Unit, paths: Pairs, layout: Layout | None = None) -> None:
-        super().__init__(paths, layout)
+    def __init__(self, unit: Unit, paths: Pairs, layout: Layout | None = None, *, spares: bool = False) -> None:
+        super().__init__(paths, layout, spares=spares, asked=True)
         self.unit = unit
+        self._below = ""
         self._given: tuple[Property, ...] = ()
         self._container_id = ""
         self._started_with: Resources | None = None
@@ -96,6 +104,30 @@ class Scope(Cgroup):
 
     def _require_idle(self) -> None:
         """See Cgroup: systemd has just made it, and refuses a name that is taken; the process in it is the one that waits."""
+
+    def _require_entry(self, key: str, directory: str) -> None:
+        """See Cgroup: whoever may not enter is placed."""
+
+    def needs_placing(self) -> bool:
+        """See Cgroup; a user may not where the cgroup above both, a session's say, is the system's (cgroups(7), delegation)."""
+        if not self.unit.user:
+            return False
+        try:
+            for key, directory in self.paths:
+                super()._require_entry(key, directory)
+        except PermissionError:
+            return True
+        return False
+
+    def place(self, pid: int) -> None:
+        """See Cgroup."""
+        manager.attach(self.unit, self._below, pid)
+
+    def sub(self, wanted: str) -> Cgroup:
+        """See Cgroup; it is still systemd that places whoever may not enter."""
+        group = Scope(self.unit, super().sub(wanted).paths, self._layout, spares=self.spares)
+        group._below = clean(f"/{wanted}").rstrip("/")
+        return group
 
     def release(self) -> None:
         """End the process that held the scope; init is in it."""

@@ -120,6 +120,20 @@ def test_limits_are_properties_and_files(scoped: Oci) -> None:
     assert read(scoped, "cpu.max") == "40000 100000"
 
 
+def test_quota_and_period_are_updated_one_by_one(scoped: Oci) -> None:
+    """systemd keeps their quotient, so the one that is not named has to be known."""
+    scoped.config["linux"]["resources"] = {"cpu": {"quota": 500_000, "period": 1_000_000}}
+    name = scoped.start("sleep", "1000")
+    for option, value, written, told in (
+        ("--cpu-period", "500000", "500000 500000", "1s"),
+        ("--cpu-quota", "250000", "250000 500000", "500ms"),
+        ("--cpu-quota", "-1", "max 500000", "infinity"),
+    ):
+        scoped.ok("update", option, value, name)
+        assert read(scoped, "cpu.max") == written
+        assert show(unit_of(scoped), "CPUQuotaPerSecUSec")["CPUQuotaPerSecUSec"] == told
+
+
 def test_annotations_set_properties(scoped: Oci) -> None:
     scoped.config["annotations"] = {
         "org.systemd.property.TimeoutStopSec": "uint32 7",

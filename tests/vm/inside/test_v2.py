@@ -109,6 +109,20 @@ def test_limits_are_updated(oci: Oci, group: Path) -> None:
     assert text(group / "pids.max") == "max"
 
 
+def test_quota_and_period_are_updated_one_by_one(oci: Oci, group: Path) -> None:
+    """v2 has one file for both: what is not named stays."""
+    resources(oci, cpu={"quota": 500_000, "period": 1_000_000})
+    name = oci.start("sleep", "1000")
+    for option, value, written in (
+        ("--cpu-period", "900000", "500000 900000"),
+        ("--cpu-quota", "600000", "600000 900000"),
+        ("--cpu-quota", "-1", "max 900000"),
+        ("--cpu-period", "100000", "max 100000"),
+    ):
+        oci.ok("update", option, value, name)
+        assert text(group / "cpu.max") == written
+
+
 def test_too_many_processes_are_refused(oci: Oci, group: Path) -> None:
     resources(oci, pids={"limit": 5})
     oci.config["process"]["args"] = ["sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; exec sleep 1000"]
@@ -201,6 +215,21 @@ def test_exec_into_a_cgroup_below(oci: Oci, group: Path) -> None:
         == f"0::/{group.relative_to(CGROUPS)}/child"
     )
     assert oci.call("exec", "--cgroup", "absent", name, "true").returncode != 0
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_exec_follows_an_init_that_has_moved_on(oci: Oci, group: Path, *, twice: bool) -> None:
+    """A systemd in a container does so: once controllers are handed down, its own cgroup takes no process any more."""
+    if twice:
+        oci.config["process"]["capabilities"]["bounding"].append("CAP_SYS_PTRACE")
+    name = oci.start("sleep", "1000")
+    (group / "own").mkdir()
+    (group / "own/cgroup.procs").write_text(str(oci.state(name)["pid"]))
+    (group / "cgroup.subtree_control").write_text("+memory")
+    assert oci.ok("exec", name, "cat", "/proc/self/cgroup").strip() == f"0::/{group.relative_to(CGROUPS)}/own"
+    assert oci.call("exec", "--cgroup", "/", name, "true").returncode != 0
+    oci.ok("delete", "--force", name)
+    assert not group.exists()
 
 
 def test_a_cgroup_namespace_shows_the_cgroup_as_root(oci: Oci, group: Path) -> None:
