@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar, Self
 
 
+_LONGEST = 8192
+"""Characters of a text that crosses: twice PATH_MAX. A document may name a path of megabytes, which no datagram holds."""
+
+
 class RuntimeFault(Exception):  # noqa: N818 - the tree is named after faults, as the protocol's messages are
     """Base of the tree.
 
@@ -59,10 +63,10 @@ class RuntimeFault(Exception):  # noqa: N818 - the tree is named after faults, a
         return cls(message, step=step, errno=error.errno, path=named if isinstance(named, str) else None)
 
     def to_value(self) -> dict[str, Any]:
-        """Give the fault as plain values, for a pipe or a socket."""
-        value: dict[str, Any] = {"kind": self.kind, "message": self.message, "step": self.step}
+        """Give the fault as plain values, for a pipe or a socket; what is too long for one is cut."""
+        value: dict[str, Any] = {"kind": self.kind, "message": _cut(self.message), "step": _cut(self.step)}
         value["errno"] = self.errno
-        value["path"] = self.path
+        value["path"] = None if self.path is None else _cut(self.path)
         return value
 
 
@@ -97,7 +101,7 @@ class SpecFault(RuntimeFault):
 
     def to_value(self) -> dict[str, Any]:
         """Give the fault as plain values, the pointer with them."""
-        return super().to_value() | {"pointer": self.pointer, "document": self.document}
+        return super().to_value() | {"pointer": _cut(self.pointer), "document": self.document}
 
 
 class NotFoundFault(RuntimeFault):
@@ -173,6 +177,10 @@ _KINDS: dict[str, type[RuntimeFault]] = {
         ProtocolFault,
     )
 }
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
 
 
 def from_value(value: dict[str, Any]) -> RuntimeFault:

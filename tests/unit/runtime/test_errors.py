@@ -40,3 +40,11 @@ def test_os_error_keeps_errno_and_path() -> None:
 
 def test_unknown_kind_is_still_a_fault() -> None:
     assert type(from_value({"kind": "future", "message": "m", "odd": 1})) is RuntimeFault
+
+
+def test_a_path_of_a_megabyte_does_not_keep_its_fault_from_crossing() -> None:
+    fault = RuntimeFault("it is " + "x" * 1_000_000, step="mount", path="/" + "d" * 1_000_000)
+    value = fault.to_value()
+    assert len(str(value)) < 20_000
+    assert str(from_value(value)).startswith("mount: /ddd")
+    assert "(1000006 characters)" in str(from_value(value))
