@@ -85,6 +85,16 @@ class Link:
         self._on_message(message, fds)
         return True
 
+    @property
+    def fd(self) -> int:
+        """The socket's descriptor."""
+        return self._sock.fileno()
+
+    @property
+    def flushed(self) -> bool:
+        """Whether everything has been sent."""
+        return not self._queue
+
     def drain(self) -> None:
         """Take the messages that have arrived already, before the end of the peer's process is acted upon."""
         while self.open and self._receive():

@@ -15,12 +15,11 @@ import os
 import select
 import sys
 import time
-import traceback
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Coroutine, Generator, Iterator
+    from collections.abc import Callable, Collection, Coroutine, Generator, Iterator
 else:
     import _signal as signal  # without the enumerations of the signal module, whose pages every monitor would copy
 
@@ -260,7 +259,15 @@ class Reactor:
         try:
             handler(*args)
         except Exception:  # noqa: BLE001 - one bad descriptor must not end a process that others rely on
+            import traceback  # noqa: PLC0415 - monitors, of which there are many, should never need it
+
             self._on_error(traceback.format_exc())
+
+    def awaits_only(self, fds: Collection[int], children: Collection[int]) -> bool:
+        """Tell whether nothing is awaited but these descriptors and children, and no timer runs."""
+        timers = any(timer.callback is not None for _due, _number, timer in self._timers)
+        watched = self._handlers.keys() - {self._wake_read}
+        return not timers and watched <= set(fds) and self.children.awaits_only(children)
 
     def stop(self) -> None:
         """End `run` after the current turn."""
@@ -309,6 +316,10 @@ class Children:
                 self._expected[pid] = future
         return future
 
+    def awaits_only(self, pids: Collection[int]) -> bool:
+        """Tell whether nothing but the ends of these children is awaited."""
+        return not self._collecting and self._expected.keys() <= set(pids)
+
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
         """Keep the statuses of unknown children: one may be an adopted process whose pid is only about to be told."""
@@ -334,9 +345,13 @@ class Children:
             if info is None:
                 return
             status = info.si_status if info.si_code == os.CLD_EXITED else 128 + info.si_status
-            future = self._expected.pop(info.si_pid, None)
-            if future is not None:
-                future.set(status)
-            elif self._collecting:
-                self._unclaimed[info.si_pid] = status
-            self.on_reap(info.si_pid, status)
+            self.tell(info.si_pid, status)
+
+    def tell(self, pid: int, status: int) -> None:
+        """Resolve what waits for the end of `pid`; also for a child that somebody else waits for in our place."""
+        future = self._expected.pop(pid, None)
+        if future is not None:
+            future.set(status)
+        elif self._collecting:
+            self._unclaimed[pid] = status
+        self.on_reap(pid, status)

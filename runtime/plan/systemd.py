@@ -73,8 +73,8 @@ def slice_path(name: str) -> str:
     return "".join(f"/{'-'.join(parts[: end + 1])}.slice" for end in range(len(parts)))
 
 
-def scope_properties(unit: Unit, holds: str, pid: int, *, v2: bool) -> tuple[Property, ...]:
-    """Give what every scope has: the process it begins with, everything counted, and its cgroup left to us to divide.
+def scope_properties(unit: Unit, holds: str, pids: list[int], *, v2: bool) -> tuple[Property, ...]:
+    """Give what every scope has: the processes it begins with, everything counted, and its cgroup left to us to divide.
 
     `holds` says in systemd's listings what is in it.
     """
@@ -83,7 +83,7 @@ def scope_properties(unit: Unit, holds: str, pid: int, *, v2: bool) -> tuple[Pro
         Property(name="Description", signature="s", value=f"wherry {holds}"),
         Property(name="Slice", signature="s", value=unit.slice),
         Property(name="Delegate", signature="b", value=True),
-        Property(name="PIDs", signature="au", value=[pid]),
+        Property(name="PIDs", signature="au", value=pids),
         *(Property(name=name, signature="b", value=True) for name in accounts),
         Property(name="DefaultDependencies", signature="b", value=False),
     )

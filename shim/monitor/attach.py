@@ -110,6 +110,10 @@ class Fan:
         self._outputs: list[_Output] = []
         self._ended = False
 
+    def __len__(self) -> int:
+        """Count those who are attached."""
+        return len(self._outputs)
+
     def add(self, fd: int) -> None:
         """Attach a client, whose descriptor is ours now; it sees the end at once when the stream is over."""
         output = _Output(self, fd)

@@ -10,7 +10,6 @@ from runtime.checkpoint.request import CriuOptions
 from runtime.record import replace
 from shim import process
 from shim.errors import FailedPrecondition, InvalidArgument
-from shim.monitor.diff import write_diff
 from shim.monitor.files import write_json
 
 if TYPE_CHECKING:
@@ -65,7 +64,12 @@ async def save(containers: list[Container], request: CheckpointRequest) -> None:
 
 
 async def _save_shared(one: Container, source: str, path: str, seconds: float) -> None:
-    await process.call(one.reactor, "wherry-diff", lambda: {"deleted": write_diff(source, path)}, seconds=seconds)
+    def work() -> dict[str, Any]:
+        from shim.monitor.diff import write_diff  # noqa: PLC0415 - it imports tarfile, which no monitor needs to carry
+
+        return {"deleted": write_diff(source, path)}
+
+    await process.call(one.reactor, "wherry-diff", work, seconds=seconds)
 
 
 async def _save_files(one: Container, folder: str, seconds: float) -> None:
@@ -75,6 +79,8 @@ async def _save_files(one: Container, folder: str, seconds: float) -> None:
     upper = rootfs.upper
 
     def work() -> dict[str, Any]:
+        from shim.monitor.diff import write_diff  # noqa: PLC0415 - as above
+
         deleted = write_diff(upper, os.path.join(folder, ROOTFS_DIFF))
         write_json(os.path.join(folder, DELETED), deleted)
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtime import jsonlite
 from runtime.kernel import pidfd
@@ -21,6 +21,8 @@ from shim.monitor.protocol import (
     MonitorContainer,
     Oom,
     StartFailed,
+    decode,
+    encode,
 )
 from shim.monitor.stdio import Stdio
 from shim.reactor import READ, Expired, Future
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shim.monitor.exits import ExitStore
+    from shim.monitor.keeper import Rest
+    from shim.monitor.rest import Luggage
     from shim.monitor.runtimes import OciRuntime
     from shim.reactor import Reactor
 
@@ -73,6 +77,7 @@ class Container:
         self._failure: StartFailed | None = None
         self._pid_namespace = True
         self._pidfd = -1
+        self._is_child = True
 
     @property
     def reactor(self) -> Reactor:
@@ -96,13 +101,8 @@ class Container:
         request, around = self.request, self._around
         self._pid_namespace = bool(request.alone) or has_own_pid_namespace(request.bundle)
         try:
-            self.stdio = Stdio(
-                around.reactor,
-                log_path=request.log_path,
-                terminal=request.terminal,
-                stdin=request.stdin,
-                stdin_once=request.stdin_once,
-            )
+            self.stdio = self._streams()
+            self.stdio.open(request.log_path)
         except OSError as error:
             if error.filename != request.log_path or error.errno in _FULL:
                 raise
@@ -138,10 +138,21 @@ class Container:
         self.status = "created"
         with contextlib.suppress(ProcessLookupError):  # it has ended already
             self._pidfd = os.pidfd_open(pid)
-        self._oom = OomWatch(self._around.reactor, pid, self._oomed)
+        self._watch_memory().watch(pid)
         self._around.exits.remember(self.request, pid, self.started_at_ns)
-        ended = self._around.reactor.children.expect(pid)
+        self._await_child()
+
+    def _watch_memory(self) -> OomWatch:
+        self._oom = OomWatch(self._around.reactor, self._oomed)
+        return self._oom
+
+    def _await_child(self) -> None:
+        ended = self._around.reactor.children.expect(self.pid)
         ended.on_done(lambda: self._begin_end(ended.result()))
+
+    def _streams(self) -> Stdio:
+        order = self.request
+        return Stdio(self.reactor, terminal=order.terminal, stdin=order.stdin, stdin_once=order.stdin_once)
 
     def _begin_end(self, status: int) -> None:
         self._around.reactor.spawn(self._init_ended(status))
@@ -149,8 +160,12 @@ class Container:
     def readopt(self, pid: int, started_at_ns: int) -> None:
         """Watch a container that an earlier monitor of this pod left: it is no child, only its end can be seen."""
         self.pid, self.status, self.started_at_ns = pid, "running" if started_at_ns else "created", started_at_ns
-        self._oom = OomWatch(self._around.reactor, pid, self._oomed)
+        self._watch_memory().watch(pid)
         self._pidfd = os.pidfd_open(pid)
+        self._await_stranger()
+
+    def _await_stranger(self) -> None:
+        self._is_child = False
 
         def ended(_events: int) -> None:
             self._around.reactor.unwatch(self._pidfd)
@@ -258,6 +273,51 @@ class Container:
                 raise Internal(text) from None
         self.close()
         self._around.exits.forget(self.request.container_id)
+
+    def rest(self, luggage: Luggage) -> dict[str, Any] | None:
+        """Hand everything over to the keeper; None while something is under way."""
+        settled = self.status in ("created", "running") or self.ended.done
+        stdio = None if self.stdio is None else self.stdio.rest(luggage)
+        if not settled or (stdio is None and self.stdio is not None) or (self._failure is not None and self.exit is None):
+            return None
+        if self.exit is None and self._is_child:
+            luggage.children.append(self.pid)
+        return {
+            "request": encode(self.request),
+            "status": self.status,
+            "pid": self.pid,
+            "started_at_ns": self.started_at_ns,
+            "exit": encode(self.exit),
+            "pid_namespace": self._pid_namespace,
+            "child": self._is_child,
+            "pidfd": luggage.add(self._pidfd, 0 if self._is_child or self.exit is not None else READ),
+            "oom": None if self._oom is None else self._oom.rest(luggage),
+            "stdio": stdio,
+            "runtime": self.runtime.rest(),
+        }
+
+    def wake(self, left: dict[str, Any], rest: Rest) -> None:
+        """Take over what an earlier monitor of this pod left when it went to rest."""
+        self.status, self.pid, self.started_at_ns = left["status"], left["pid"], left["started_at_ns"]
+        self.exit = None if left["exit"] is None else decode(ExitRecord, left["exit"])
+        self._pid_namespace, self._is_child = left["pid_namespace"], left["child"]
+        self._pidfd = rest.fd(left["pidfd"])
+        self.runtime.wake(left["runtime"])
+        if left["oom"] is not None:
+            self._watch_memory().wake(left["oom"], rest)
+        if left["stdio"] is not None:
+            self.stdio = self._streams()
+            self.stdio.wake(left["stdio"], rest, self.request.log_path)
+            if self.stdio.log is not None:
+                self.stdio.log.on_loss = self._log_lost
+                if self.stdio.log.losing:
+                    self._log_lost(f"{self.request.log_path}: it could not be written")
+        if self.exit is not None:
+            self.ended.set(None)
+        elif self._is_child:
+            self._await_child()
+        else:
+            self._await_stranger()
 
     def close(self) -> None:
         """Close what is held; a second call does nothing."""

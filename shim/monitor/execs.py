@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import contextlib
 import os
 import time
@@ -52,7 +52,7 @@ class Capture:
     def take(self, fds: list[int]) -> dict[str, Any]:
         """Give the output as part of a reply; a memfd is moved to `fds`."""
         if self._memfd < 0:
-            return {"inline": base64.b64encode(b"".join(self._parts)).decode()}
+            return {"inline": binascii.b2a_base64(b"".join(self._parts), newline=False).decode()}
         fds.append(self._memfd)
         self._memfd = -1
         return {"size": self.size}
@@ -107,7 +107,7 @@ class Execs:
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
-        self._count = 0
+        self.count = 0
 
     async def run_sync(self, container: Container, request: ExecRequest) -> tuple[dict[str, Any], list[int]]:
         """Run to the end and give the reply with its descriptors.
@@ -117,8 +117,8 @@ class Execs:
         if container.status != "running":
             raise FailedPrecondition(f"container {request.container_id} is {container.status}, not running")
         deadline = time.monotonic() + request.timeout_s if request.timeout_s > 0 else None
-        self._count += 1
-        group = f"exec-{self._count}"
+        self.count += 1
+        group = f"exec-{self.count}"
         output = _Output(self._reactor)
         try:
             status = await self._run(container, request, output, (group, deadline))

@@ -209,6 +209,14 @@ class ExternalRuntime:
         """See OciRuntime."""
         self._groups.remove(group)
 
+    def rest(self) -> dict[str, Any]:
+        """See OciRuntime."""
+        return {"cgroup": self._groups.paths}
+
+    def wake(self, left: dict[str, Any]) -> None:
+        """See OciRuntime."""
+        self._groups.paths = tuple((key, path) for key, path in left["cgroup"])
+
     async def kill_exec(self, container_id: str, pid: int, group: str) -> None:
         """See OciRuntime."""
         del container_id

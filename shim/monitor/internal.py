@@ -268,6 +268,15 @@ class InternalRuntime:
         """See OciRuntime."""
         self._groups.remove(group)
 
+    def rest(self) -> dict[str, Any]:
+        """See OciRuntime."""
+        return {"cgroup": self._groups.paths, "plain": self._plain}
+
+    def wake(self, left: dict[str, Any]) -> None:
+        """See OciRuntime."""
+        self._groups.paths = tuple((key, path) for key, path in left["cgroup"])
+        self._plain = left["plain"]
+
 
 def _create(order: api.CreateRequest) -> dict[str, Any]:
     state = api.create(order)

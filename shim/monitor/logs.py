@@ -47,9 +47,10 @@ class Clock:
 class Framer:
     """The unfinished line of one stream, and how chunks become lines of the log. Pure: no clock, no file."""
 
-    __slots__ = ("_carry", "_full", "_part")
+    __slots__ = ("_carry", "_full", "_part", "name")
 
     def __init__(self, stream: str) -> None:
+        self.name = stream
         self._carry = b""
         self._full = f" {stream} F ".encode()
         self._part = f" {stream} P ".encode()
@@ -117,13 +118,23 @@ class LogFile:
 
     __slots__ = ("_fd", "_losing", "lost_bytes", "on_loss", "path")
 
-    def __init__(self, path: str) -> None:
-        """Open or create the log; raises OSError, FailedPrecondition for something that is no regular file."""
+    def __init__(self, path: str, fd: int = -1) -> None:
+        """Open or create the log, or go on with `fd`; raises OSError, FailedPrecondition for what is no regular file."""
         self.path = path
         self.lost_bytes = 0
         self.on_loss: Callable[[str], None] = _ignore
         self._losing = False
-        self._fd = _open(path)
+        self._fd = fd if fd >= 0 else _open(path)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor."""
+        return self._fd
+
+    @property
+    def losing(self) -> bool:
+        """Whether the last write failed."""
+        return self._losing
 
     def write(self, buffers: list[bytes]) -> None:
         """Append whole lines; what does not fit on the disk is counted, reported once an episode, and dropped."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shim.monitor.keeper import Rest
+    from shim.monitor.rest import Luggage
     from shim.reactor import Reactor
 
 
@@ -22,12 +24,15 @@ class OomWatch:
 
     __slots__ = ("_event_fd", "_file_fd", "_last", "_on_oom", "_reactor")
 
-    def __init__(self, reactor: Reactor, pid: int, on_oom: Callable[[int], None]) -> None:
-        """Look up the cgroup of the process `pid`; where there is none to watch, nothing is ever counted."""
+    def __init__(self, reactor: Reactor, on_oom: Callable[[int], None]) -> None:
+        """Watch nothing yet."""
         self._reactor = reactor
         self._on_oom = on_oom
         self._event_fd = self._file_fd = -1
         self._last = 0
+
+    def watch(self, pid: int) -> None:
+        """Look up the cgroup of the process `pid`; where there is none to watch, nothing is ever counted."""
         found = memory_cgroup(pid)
         if found is None:
             return
@@ -52,6 +57,20 @@ class OomWatch:
     def _watch_v2(self, folder: str) -> None:
         self._file_fd = os.open(f"{folder}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
         self._reactor.watch(self._file_fd, select.EPOLLPRI, self._changed)
+
+    def rest(self, luggage: Luggage) -> list[int]:
+        """Hand over to the keeper."""
+        version_1 = self._event_fd >= 0
+        file = luggage.add(self._file_fd, 0 if version_1 else select.EPOLLPRI)
+        return [file, luggage.add(self._event_fd, select.EPOLLIN), self._last]
+
+    def wake(self, left: list[int], rest: Rest) -> None:
+        """Take over from the keeper."""
+        self._file_fd, self._event_fd, self._last = rest.fd(left[0]), rest.fd(left[1]), left[2]
+        if self._event_fd >= 0:
+            self._reactor.watch(self._event_fd, select.EPOLLIN, self._changed)
+        elif self._file_fd >= 0:
+            self._reactor.watch(self._file_fd, select.EPOLLPRI, self._changed)
 
     def _changed(self, _events: int) -> None:
         count = self.count()

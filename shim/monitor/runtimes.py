@@ -87,6 +87,14 @@ class OciRuntime(Protocol):
         """Clean up after a process that `exec` started and that has ended."""
         ...
 
+    def rest(self) -> dict[str, Any]:
+        """Give what the next monitor's object for this container has to know, as JSON has it."""
+        ...
+
+    def wake(self, left: dict[str, Any]) -> None:
+        """Take over what `rest` gave."""
+        ...
+
 
 _CREATE = "OCI runtime create failed: "
 _EXEC = "exec failed: "

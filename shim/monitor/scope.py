@@ -26,8 +26,8 @@ def home(layout: Layout) -> tuple[str, ...]:
     return tuple(one.mount.rstrip("/") + one.own.rstrip("/") for one in layout.hierarchies)
 
 
-def enter(scope: str, pid: int) -> dict[str, Any]:
-    """Have systemd start the scope "slice:prefix:name" around the process `pid`, and move that aside in it.
+def enter(scope: str, pids: list[int]) -> dict[str, Any]:
+    """Have systemd start the scope "slice:prefix:name" around the monitor's processes, and move them aside in it.
 
     For a short-lived child: libsystemd is loaded here, and need not stay in a monitor's memory. Raises RuntimeFault.
     """
@@ -37,16 +37,18 @@ def enter(scope: str, pid: int) -> dict[str, Any]:
 
     unit = unit_of(scope, "")
     layout = detect()
-    start_scope(unit, scope_properties(unit, f"pod {unit.name}", pid, v2=layout.kind == "v2"))
+    start_scope(unit, scope_properties(unit, f"pod {unit.name}", pids, v2=layout.kind == "v2"))
     unified = dict(unit_paths(unit, layout)).get(UNIFIED)
     if unified is not None and layout.kind == "v2":
         os.mkdir(f"{unified}/{OWN}", 0o755)
-        write(f"{unified}/{OWN}", "cgroup.procs", str(pid))
+        for pid in pids:
+            write(f"{unified}/{OWN}", "cgroup.procs", str(pid))
     return {}
 
 
-def leave(before: tuple[str, ...]) -> None:
-    """Go back to where the caller was before it entered a scope; a cgroup that is gone since is no error."""
+def leave(before: tuple[str, ...], pids: tuple[int, ...]) -> None:
+    """Bring the monitor's processes back to where they were before; a cgroup that is gone since is no error."""
     for directory in before:
-        with contextlib.suppress(OSError):
-            write(directory, "cgroup.procs", "0")
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                write(directory, "cgroup.procs", str(pid))

@@ -10,11 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runtime.apply.cgroup import detect
-from runtime.kernel.prctl import set_child_subreaper, set_dumpable
-from shim import process, wire
+from shim import process
 from shim.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented, WherryError
-from shim.link import Link, close_all
-from shim.monitor import pod, scope
+from shim.monitor import keeper, pod, rest, scope
 from shim.monitor.checkpoint import save
 from shim.monitor.container import Container, Surroundings, check_new, still_lives
 from shim.monitor.execs import Execs
@@ -25,7 +23,6 @@ from shim.monitor.internal import InternalRuntime
 from shim.monitor.protocol import (
     EVENTS,
     VERSION,
-    VERSIONS,
     AttachRequest,
     CheckpointRequest,
     ContainerCreate,
@@ -38,9 +35,10 @@ from shim.monitor.protocol import (
     decode,
     encode,
 )
+from shim.monitor.session import Session
 from shim.monitor.sessions import ExecSessions
 from shim.monitor.trouble import TroubleLog
-from shim.reactor import READ, Cancelled, Reactor, Task
+from shim.reactor import READ, Reactor
 
 if TYPE_CHECKING:
     import socket
@@ -59,22 +57,26 @@ _TEARDOWN_PARALLEL_SECONDS = 30.0
 class Monitor:
     """The state of one pod's monitor and its operations."""
 
-    def __init__(self, pod_id: str, state_dir: str, listener: socket.socket) -> None:
+    def __init__(self, pod_id: str, state_dir: str, listener: socket.socket, *, pid: int) -> None:
+        """`pid` is what clients know it by: its keeper's."""
         self.pod_id = pod_id
+        self.pid = pid
+        self.activity = 0
+        """Grows whenever something has happened."""
         self.state_dir = state_dir
         self.trouble = TroubleLog(os.path.join(state_dir, "monitor.log"))
         self.reactor = Reactor(on_error=self.trouble.write)
         self.containers: dict[str, Container] = {}
-        self._listener = listener
-        self._sessions: set[Session] = set()
-        self._namespaces: PodNamespaces | None = pod.load(state_dir)
-        self._execs = Execs(self.reactor)
-        self._home: tuple[str, ...] = ()
+        self.listener = listener
+        self.sessions: set[Session] = set()
+        self.namespaces: PodNamespaces | None = pod.load(state_dir)
+        self.execs = Execs(self.reactor)
+        self.home: tuple[str, ...] = ()
         """Where the monitor was before it went into its pod's scope."""
         scratch = os.path.join(state_dir, "scratch")
         os.makedirs(scratch, 0o700, exist_ok=True)
         self._scratch = scratch
-        self._around = Surroundings(self.reactor, ExitStore(state_dir), scratch, self._emit, self.trouble.write)
+        self.around = Surroundings(self.reactor, ExitStore(state_dir), scratch, self._emit, self.trouble.write)
         self.operations: dict[str, Callable[[dict[str, Any]], Awaitable[Reply]]] = {
             "setup": self._setup,
             "teardown": self._teardown,
@@ -87,26 +89,29 @@ class Monitor:
             "exec_sync": self._exec_sync,
             "reopen_log": self._reopen_log,
             "resize": self._resize,
-            "exec_wait": lambda message: self.sessions.wait(message.get("exec")),
-            "exec_kill": lambda message: self.sessions.kill(message.get("exec")),
+            "exec_wait": lambda message: self.streamed.wait(message.get("exec")),
+            "exec_kill": lambda message: self.streamed.kill(message.get("exec")),
             "list": self._list,
             "shutdown": self._shutdown,
         }
-        self.sessions = ExecSessions(self.reactor, scratch, self.trouble.write)
+        self.streamed = ExecSessions(self.reactor, scratch, self.trouble.write)
         self.streaming: dict[str, Callable[[dict[str, Any], list[int], Session], Awaitable[Reply]]] = {
             "attach": self._attach,
             "exec_stream": self._exec_stream,
         }
-        self._recover()
         listener.setblocking(False)
         self.reactor.watch(listener.fileno(), READ, self._accept)
 
-    def _recover(self) -> None:
-        """Take over what an earlier monitor of this pod left behind when it died."""
-        for request, pid, start, started_at_ns in self._around.exits.remembered():
-            container = Container(self._around, self._runtime(request), request)
+    def begin(self) -> None:
+        """Say who we are, and take over what an earlier monitor of this pod left behind when it died."""
+        write_json(
+            os.path.join(self.state_dir, "monitor.json"),
+            {"pod_id": self.pod_id, "pid": self.pid, "version": VERSION, "started_at_ns": time.time_ns()},
+        )
+        for request, pid, start, started_at_ns in self.around.exits.remembered():
+            container = Container(self.around, self.runtime_for(request), request)
             self.containers[request.container_id] = container
-            container.exit = self._around.exits.find(request.container_id)
+            container.exit = self.around.exits.find(request.container_id)
             if container.exit is None and still_lives(pid, start):
                 container.readopt(pid, started_at_ns)
                 if not request.handler:  # it is frozen when the one who died was saving it
@@ -117,22 +122,31 @@ class Monitor:
 
     def _accept(self, _events: int) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
-            sock, _address = self._listener.accept()
-            session = Session(self, sock)
-            self._sessions.add(session)
-            session.link.on_close = lambda: self._leave(session)
+            sock, _address = self.listener.accept()
+            self.admit(sock)
+
+    def admit(self, sock: socket.socket) -> Session:
+        """Serve a client."""
+        session = Session(self, sock)
+        self.sessions.add(session)
+        session.link.on_close = lambda: self._leave(session)
+        self.activity += 1
+        return session
 
     def _leave(self, session: Session) -> None:
-        self._sessions.discard(session)
+        self.activity += 1
+        self.sessions.discard(session)
         session.abandon()
 
     def _emit(self, event: Exited | Oom | LogLost) -> None:
+        self.activity += 1
         message = {"event": _NAMES[type(event)], **encode(event)}
-        for session in list(self._sessions):
+        for session in list(self.sessions):
             if session.greeted:
                 session.link.send(message)
 
-    def _runtime(self, request: ContainerCreate) -> OciRuntime:
+    def runtime_for(self, request: ContainerCreate) -> OciRuntime:
+        """Give the object that drives the runtime a container is made by."""
         if not request.handler:
             return InternalRuntime(self.reactor, request.state_root)
         return ExternalRuntime(self.reactor, request, self._scratch)
@@ -150,18 +164,18 @@ class Monitor:
 
     async def _setup(self, message: dict[str, Any]) -> Reply:
         request = decode(NamespaceRequest, message)
-        if self._namespaces is not None:
+        if self.namespaces is not None:
             raise FailedPrecondition(f"pod {self.pod_id} has its namespaces already")
         if request.scope:
-            self._home = scope.home(detect())
-            own = os.getpid()
+            self.home = scope.home(detect())
+            pids = [self.pid, os.getpid()]
             entering = process.call(
-                self.reactor, "wherry-scope", lambda: scope.enter(request.scope, own), seconds=_SETUP_SECONDS
+                self.reactor, "wherry-scope", lambda: scope.enter(request.scope, pids), seconds=_SETUP_SECONDS
             )
             await entering
         made = await self._aside_or_here(pod.fits_here(request), lambda: pod.make(request, self.state_dir))
-        self._namespaces = decode(PodNamespaces, made["namespaces"])
-        return encode(self._namespaces)  # type: ignore[no-any-return]  # a dataclass becomes an object
+        self.namespaces = decode(PodNamespaces, made["namespaces"])
+        return encode(self.namespaces)  # type: ignore[no-any-return]  # a dataclass becomes an object
 
     async def _aside_or_here(self, here: bool, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         if here:
@@ -177,8 +191,8 @@ class Monitor:
             except Exception as error:  # noqa: BLE001 - every step runs even when an earlier one fails
                 failures.append(f"{type(error).__name__}: {error}")
         process.here(lambda: pod.remove_all(self.state_dir))
-        scope.leave(self._home)
-        self._namespaces = None
+        scope.leave(self.home, (self.pid, os.getpid()))
+        self.namespaces = None
         if failures:
             raise WherryError(f"pod {self.pod_id} was not torn down completely: {'; '.join(failures)}")
         return {}
@@ -189,13 +203,13 @@ class Monitor:
             if not _PLAIN_ID.match(value):
                 raise InvalidArgument(f"container_id {value!r} is not a plain name")
         check_new(self.containers, request)
-        container = Container(self._around, self._runtime(request), request)
+        container = Container(self.around, self.runtime_for(request), request)
         self.containers[request.container_id] = container
         try:
             return {"pid": await container.create()}
         except BaseException:
             del self.containers[request.container_id]
-            self._around.exits.forget(request.container_id)
+            self.around.exits.forget(request.container_id)
             raise
 
     async def _start(self, message: dict[str, Any]) -> Reply:
@@ -233,14 +247,14 @@ class Monitor:
         return {}
 
     async def _exec_sync(self, message: dict[str, Any]) -> Reply:
-        return await self._execs.run_sync(self._find(message), decode(ExecRequest, message))
+        return await self.execs.run_sync(self._find(message), decode(ExecRequest, message))
 
     async def _attach(self, message: dict[str, Any], fds: list[int], _session: Session) -> Reply:
         self._find(message).attach(decode(AttachRequest, message), fds)
         return {}
 
     async def _exec_stream(self, message: dict[str, Any], fds: list[int], session: Session) -> Reply:
-        reply, master = await self.sessions.start(self._find(message), decode(ExecRequest, message), fds)
+        reply, master = await self.streamed.start(self._find(message), decode(ExecRequest, message), fds)
         session.streams.append(reply["exec"])
         if not session.link.open:
             session.abandon()
@@ -262,11 +276,11 @@ class Monitor:
     async def _list(self, _message: dict[str, Any]) -> Reply:
         return {
             "containers": [encode(container.describe()) for container in self.containers.values()],
-            "namespaces": encode(self._namespaces),
+            "namespaces": encode(self.namespaces),
         }
 
     async def _shutdown(self, _message: dict[str, Any]) -> Reply:
-        if self.containers or self._namespaces is not None:
+        if self.containers or self.namespaces is not None:
             raise FailedPrecondition(f"pod {self.pod_id} still has {len(self.containers)} containers or its namespaces")
         self.reactor.at(0, self._stop)
         return {}
@@ -277,105 +291,26 @@ class Monitor:
 
     def close(self) -> None:
         """Close what the monitor holds, in a process that goes on."""
-        self._listener.close()
+        self.listener.close()
         self.reactor.close()
-
-    def run(self) -> None:
-        """Serve until told to shut down."""
-        write_json(
-            os.path.join(self.state_dir, "monitor.json"),
-            {"pod_id": self.pod_id, "pid": os.getpid(), "version": VERSION, "started_at_ns": time.time_ns()},
-        )
-        self.reactor.run()
-
-
-class Session:
-    """One client."""
-
-    def __init__(self, monitor: Monitor, sock: socket.socket) -> None:
-        self._monitor = monitor
-        self.greeted = False
-        self.streams: list[str] = []
-        """Processes started by exec_stream over this link."""
-        self._cancellable: dict[int, Task[None]] = {}
-        self.link = Link(monitor.reactor, sock, self._received)
-
-    def _received(self, message: dict[str, Any], fds: list[int]) -> None:
-        seq, op = message.get("seq"), message.get("op")
-        if op not in self._monitor.streaming:  # nothing else takes descriptors
-            close_all(fds)
-        if type(seq) is not int or not isinstance(op, str):
-            self.link.close()
-        elif not self.greeted:
-            self._hello(seq, op, message)
-        elif op == "cancel":
-            task = self._cancellable.pop(message.get("target", -1), None)
-            if task is not None:
-                task.cancel()
-        else:
-            task = self._monitor.reactor.spawn(self._serve(seq, op, message, fds))
-            if op == "exec_sync" and not task.done:
-                self._cancellable[seq] = task
-
-    def _hello(self, seq: int, op: str, message: dict[str, Any]) -> None:
-        versions = message.get("versions")
-        common = [version for version in VERSIONS if isinstance(versions, list) and version in versions]
-        if op != "hello" or not common:
-            text = f"the monitor of pod {self._monitor.pod_id} speaks versions {list(VERSIONS)}; say hello with one of them"
-            self.link.send({"seq": seq, "error": wire.value_of(FailedPrecondition(text))})
-            self.link.close()
-            return
-        self.greeted = True
-        self.link.send({"seq": seq, "ok": {"version": common[0], "pod_id": self._monitor.pod_id, "pid": os.getpid()}})
-
-    def _answer(self, op: str, message: dict[str, Any], given: list[int]) -> Awaitable[Reply]:
-        streaming = self._monitor.streaming.get(op)
-        if streaming is not None:
-            return streaming(message, given, self)
-        operation = self._monitor.operations.get(op)
-        return self._monitor.unknown(op) if operation is None else operation(message)
-
-    async def _serve(self, seq: int, op: str, message: dict[str, Any], given: list[int]) -> None:
-        fds: list[int] = []
-        try:
-            answer = await self._answer(op, message, given)
-            value, fds = answer if isinstance(answer, tuple) else (answer, fds)
-            reply = {"seq": seq, "ok": value}
-        except Cancelled:
-            reply = {"seq": seq, "error": {"code": "UNKNOWN", "message": "cancelled"}}
-        except Exception as error:  # noqa: BLE001 - it crosses as a value
-            if not isinstance(error, WherryError):
-                self._monitor.trouble.write(f"{op}: {type(error).__name__}: {error}")
-            reply = {"seq": seq, "error": wire.value_of(error)}
-        finally:
-            close_all(given)
-        self._cancellable.pop(seq, None)
-        self.link.send(reply, fds)
-
-    def abandon(self) -> None:
-        """End what only this client was waiting for."""
-        tasks, self._cancellable = list(self._cancellable.values()), {}
-        for task in tasks:
-            task.cancel()
-        streams, self.streams = self.streams, []
-        for name in streams:
-            self._monitor.sessions.abandon(name)
 
 
 def run_monitor(pod_id: str, state_dir: str, listener: socket.socket) -> NoReturn:
-    """Be the monitor of a pod, in a fresh child of the spawner; never returns."""
+    """Be a pod's keeper, in a fresh child of the nursery, with monitors that come and go; never returns."""
     status = 1
     try:
-        process.become_child("wherry-monitor", [listener.fileno()])
-        os.chdir("/")
-        set_dumpable(dumpable=False)
-        set_child_subreaper()
+        keeper.settle(listener)
         gc.set_threshold(20_000, 50, 1000)  # a collection writes to what it looks at, and next to nothing here is cyclic
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        for fd in range(3):
-            os.dup2(null, fd, inheritable=True)
-        os.close(null)
-        Monitor(pod_id, state_dir, listener).run()
+        own = os.getpid()
+
+        def work(link: socket.socket, left: keeper.Rest | None) -> None:
+            monitor = Monitor(pod_id, state_dir, listener, pid=own)
+            if left is None:
+                monitor.begin()
+            rest.Bed(monitor, link, rest.PATIENCE if left is None else rest.unpack(monitor, left))
+            monitor.reactor.run()
+
+        keeper.Keeper(listener, work).run()
         status = 0
     finally:
         os._exit(status)

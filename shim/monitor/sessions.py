@@ -45,7 +45,12 @@ class ExecSessions:
         self._scratch = scratch
         self._report = report
         self._sessions: dict[str, _Session] = {}
-        self._count = 0
+        self.count = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether none runs or is still to be waited for."""
+        return not self._sessions
 
     async def start(self, container: Container, request: ExecRequest, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         """Run the process with `fds` as 0, 1 and 2, or on a terminal of its own; give the reply with its descriptors.
@@ -57,8 +62,8 @@ class ExecSessions:
             raise InvalidArgument("exec_stream takes three descriptors, or none for a terminal")
         if container.status != "running":
             raise FailedPrecondition(f"container {request.container_id} is {container.status}, not running")
-        self._count += 1
-        name = f"stream-{self._count}"
+        self.count += 1
+        name = f"stream-{self.count}"
         master: list[int] = []
         if terminal:
             session = await self._start_on_terminal(container, request, name, master)
@@ -72,7 +77,7 @@ class ExecSessions:
         console = ConsoleSocket(
             self._reactor,
             self._scratch,
-            f"{request.container_id[:12]}.{self._count}",
+            f"{request.container_id[:12]}.{self.count}",
             listening=bool(container.request.handler),
         )
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)

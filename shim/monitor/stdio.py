@@ -10,7 +10,7 @@ import socket
 import struct
 import termios
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shim.monitor.attach import Fan, StdinPump
 from shim.monitor.logs import Clock, Framer, LogFile
@@ -19,6 +19,8 @@ from shim.reactor import READ
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shim.monitor.keeper import Rest
+    from shim.monitor.rest import Luggage
     from shim.reactor import Reactor
 
 READ_SIZE = 64 * 1024
@@ -34,7 +36,8 @@ class Stream:
     __slots__ = ("_fd", "_held", "_reactor", "_sink", "on_end")
 
     def __init__(self, reactor: Reactor, fd: int, sink: Callable[[bytes], None]) -> None:
-        os.set_blocking(fd, False)
+        if fd >= 0:
+            os.set_blocking(fd, False)
         self._reactor = reactor
         self._fd = fd
         self._sink = sink
@@ -52,8 +55,9 @@ class Stream:
         return self._fd
 
     def start(self) -> None:
-        """Begin to read."""
-        self._reactor.watch(self._fd, READ, self._ready)
+        """Begin to read, unless it has ended."""
+        if self._fd >= 0:
+            self._reactor.watch(self._fd, READ, self._ready)
 
     def hold(self, wanted: bool) -> None:
         """Stop to read, which makes the writer wait, or go on."""
@@ -64,6 +68,11 @@ class Stream:
             self._reactor.unwatch(self._fd)
         else:
             self.start()
+
+    @property
+    def held(self) -> bool:
+        """Whether its writer has to wait."""
+        return self._held
 
     def _ready(self, _events: int) -> None:
         for _ in range(_READS_A_TURN):
@@ -109,8 +118,8 @@ class Stream:
 class Stdio:
     """What a container's init gets as 0, 1 and 2, and where it goes from there."""
 
-    def __init__(self, reactor: Reactor, *, log_path: str, terminal: bool, stdin: bool, stdin_once: bool = False) -> None:
-        """Open the log and make the pipes; raises OSError, FailedPrecondition."""
+    def __init__(self, reactor: Reactor, *, terminal: bool, stdin: bool, stdin_once: bool = False) -> None:
+        """Nothing is open before `open` or `wake`."""
         self._reactor = reactor
         self._terminal = terminal
         self._stdin = stdin
@@ -118,13 +127,17 @@ class Stdio:
         self._fans: dict[str, Fan] = {}
         self._pump: StdinPump | None = None
         self._clock = Clock()
-        self.log = LogFile(log_path) if log_path else None
+        self.log: LogFile | None = None
         self._streams: list[tuple[Stream, Framer]] = []
         self._theirs: list[int] = []
         self.terminal_fd = -1
         self.stdin_fd = -1
+
+    def open(self, log_path: str) -> None:
+        """Open the log and make the pipes; raises OSError, FailedPrecondition."""
+        self.log = LogFile(log_path) if log_path else None
         try:
-            if not terminal:
+            if not self._terminal:
                 self._make_pipes()
         except BaseException:
             self.close()
@@ -144,8 +157,36 @@ class Stdio:
             with contextlib.suppress(OSError):  # over the user's limit a pipe keeps its 64 KiB
                 fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
 
-    def _add(self, name: str, fd: int) -> None:
-        framer = Framer(name)
+    def rest(self, luggage: Luggage) -> dict[str, Any] | None:
+        """Hand everything over to the keeper; None while somebody is attached, a line is unfinished or lines are lost."""
+        busy = self._theirs or self._pump is not None or (self.log is not None and self.log.losing)
+        if busy or any(self._fans.values()) or any(stream.held or framer.pending for stream, framer in self._streams):
+            return None
+        log = -1 if self.log is None else luggage.add(self.log.fd)
+        return {
+            "log": log,
+            "lost": self.log.lost_bytes if self.log is not None else 0,
+            "outputs": {framer.name: luggage.add_output(stream.fd, framer.name, log) for stream, framer in self._streams},
+            "stdin": luggage.add(self.stdin_fd),
+        }
+
+    def wake(self, left: dict[str, Any], rest: Rest, log_path: str) -> None:
+        """Take over from the keeper what an earlier monitor left."""
+        tails = {name: rest.tails.get(rest.fd(index)) for name, index in left["outputs"].items()}
+        logs = [tail.log for tail in tails.values() if tail is not None and tail.log is not None]
+        if left["log"] >= 0:
+            self.log = logs[0] if logs else LogFile("", rest.fd(left["log"]))
+            self.log.path = log_path
+            self.log.lost_bytes += left["lost"]
+        self.stdin_fd = rest.fd(left["stdin"])
+        for name, tail in tails.items():
+            self._add(name, rest.fd(left["outputs"][name]), None if tail is None else tail.framer)
+            if self._terminal:
+                self.terminal_fd = rest.fd(left["outputs"][name])
+        self.start()
+
+    def _add(self, name: str, fd: int, framer: Framer | None = None) -> None:
+        framer = framer or Framer(name)
 
         def sink(chunk: bytes) -> None:
             if self.log is not None:
@@ -158,6 +199,8 @@ class Stdio:
 
         stream = Stream(self._reactor, fd, sink)
         fan = self._fans[name] = Fan(self._reactor, stream.hold)
+        if fd < 0:
+            fan.finish()
         stream.on_end = ended
         self._streams.append((stream, framer))
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 WARM = ("runtime",)
 """Packages of which everything is imported before the first fork: they import much where they use it."""
-COLD = ("runtime.cli",)
-"""Parts of them that only commands need."""
+COLD = ("runtime.cli", "runtime.checkpoint", "runtime.pyc", "runtime.sealed", "runtime.start")
+"""Parts of them that only commands need, or that are too rare for every fork to carry them."""
 
 
 def start_nursery(others: Iterable[socket.socket]) -> tuple[int, socket.socket]:

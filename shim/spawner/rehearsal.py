@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
+from runtime.launch.ending import remove_folder
 from shim import process, wire
 from shim.monitor.files import SOCKET
 from shim.monitor.protocol import ContainerCreate, ExecRequest, encode
@@ -103,15 +103,23 @@ class Extras:
     def end_exec(self, group: str) -> None:
         """Play nothing."""
 
+    def rest(self) -> dict[str, Any]:
+        """Play nothing."""
+        return {}
+
+    def wake(self, left: dict[str, Any]) -> None:
+        """Play nothing."""
+
 
 class _Stage:
     """A monitor in this process and a client to it."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._monitor = Monitor("0" * 64, folder, wire.listen(os.path.join(folder, SOCKET)))
+        self._monitor = Monitor("0" * 64, folder, wire.listen(os.path.join(folder, SOCKET)), pid=os.getpid())
         extras = Extras(self._monitor.reactor)
-        self._monitor._runtime = lambda _request: extras  # type: ignore[method-assign,assignment]  # noqa: SLF001 - nothing may be started
+        self._monitor.runtime_for = lambda _request: extras  # type: ignore[method-assign,assignment]  # nothing may be started
+        self._monitor.begin()
         self._client = wire.connect(os.path.join(folder, SOCKET))
         self._client.setblocking(False)
         self._seq = 0
@@ -172,4 +180,5 @@ def rehearse() -> None:
             finally:
                 stage.close()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_folder(folder)

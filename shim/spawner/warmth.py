@@ -16,6 +16,8 @@ POOL_BYTES = 16 * 1024
 _HEAD_BYTES = 48
 LARGEST_BLOCK = 512
 """Bytes of the largest block pymalloc hands out; sizes are multiples of 16."""
+_BATCH = 64
+"""Blocks in a row that nobody takes for a coincidence."""
 _MOST = 50_000
 """Blocks of a size after which we give up: some other allocator may be in use."""
 _BYTES_OVERHEAD = sys.getsizeof(b"")
@@ -49,17 +51,22 @@ def fill_holes() -> None:
 
 
 def _fill(size: int) -> list[object]:
-    """Allocate blocks of a size until they come in a row, which means from a pool that was empty; give all before those."""
+    """Allocate blocks of a size until they come in a row, which means from a pool that was empty; give all before those.
+
+    Blocks are made in batches, at most half a pool each, and looked at afterwards: the numbers with which one looks take
+    blocks themselves, as does what a loop needs, so that the first few of a batch may lie in holes that came up meanwhile.
+    """
     make = _maker(size)
-    row_length = (POOL_BYTES - _HEAD_BYTES) // size - 1
+    batch = min((POOL_BYTES - _HEAD_BYTES) // size // 2, _BATCH)
     made: list[object] = []
-    row = before = 0
-    while row < row_length and len(made) < _MOST:
-        block = make()
-        made.append(block)
-        row = row + 1 if id(block) - before == size else 0
-        before = id(block)
-    del made[len(made) - row - 1 :]
+    while len(made) < _MOST:
+        blocks: list[object] = [None] * batch
+        for at in range(batch):
+            blocks[at] = make()
+        last = blocks[batch // 4 :]
+        if id(last[-1]) - id(last[0]) == size * (len(last) - 1):
+            break
+        made += blocks
     return made
 
 

@@ -17,6 +17,7 @@ from shim import wire
 from shim.container.alone import cgroup_alone
 from shim.monitor.client import MonitorClient
 from shim.monitor.protocol import ContainerCreate, Exited, NamespaceRequest, PodNamespaces
+from shim.monitor.rest import LONGEST_PATIENCE, PATIENCE
 from shim.spawner.client import SpawnerClient
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ sys.path.insert(0, {root!r})
 from shim.spawner import forks
 forks.defer()
 from shim.spawner.server import run_spawner
+from shim.monitor import rest
+rest.PATIENCE, rest.LONGEST_PATIENCE = {patience}
 run_spawner(socket.socket(fileno=int(sys.argv[1])), kinds=json.loads(sys.argv[2]))
 """
 
@@ -36,10 +39,10 @@ run_spawner(socket.socket(fileno=int(sys.argv[1])), kinds=json.loads(sys.argv[2]
 class SpawnerProcess:
     """A spawner in a process of its own."""
 
-    def __init__(self, kinds: dict[str, str]) -> None:
+    def __init__(self, kinds: dict[str, str], patience: tuple[float, float]) -> None:
         self.sock, theirs = wire.pair()
         with theirs:
-            program = _PROGRAM.format(root=str(ROOT))
+            program = _PROGRAM.format(root=str(ROOT), patience=patience)
             self.child = subprocess.Popen(
                 [sys.executable, "-c", program, str(theirs.fileno()), json.dumps(kinds)], pass_fds=[theirs.fileno()]
             )
@@ -51,9 +54,11 @@ class SpawnerProcess:
 
 
 @contextlib.asynccontextmanager
-async def spawner(kinds: dict[str, str] | None = None) -> AsyncIterator[tuple[SpawnerClient, SpawnerProcess]]:
-    """Give a running spawner and the client to it; both are gone afterwards."""
-    process = SpawnerProcess(kinds or {})
+async def spawner(
+    kinds: dict[str, str] | None = None, patience: tuple[float, float] = (PATIENCE, LONGEST_PATIENCE)
+) -> AsyncIterator[tuple[SpawnerClient, SpawnerProcess]]:
+    """Give a running spawner and the client to it; both are gone afterwards. `patience`: of its monitors (rest.py)."""
+    process = SpawnerProcess(kinds or {}, patience)
     client = SpawnerClient(process.sock)
     try:
         yield client, process
@@ -82,6 +87,16 @@ class PodHarness:
     def socket(self) -> str:
         """Path of the monitor's socket."""
         return str(self.state_dir / "monitor.sock")
+
+    def working(self) -> list[int]:
+        """Give the monitor that works beside its keeper; none while it rests."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split()
+        names = {int(pid): Path(f"/proc/{pid}/comm") for pid in children}
+        return [pid for pid, name in names.items() if name.exists() and name.read_text(encoding="utf-8") == "wherry-monitor\n"]
+
+    def open_fds(self) -> list[str]:
+        """Give what the descriptors of the keeper and of its monitor refer to."""
+        return [name for pid in (self.pid, *self.working()) for name in open_fds(pid)]
 
     async def start(self) -> MonitorClient:
         """Start the monitor and connect to it."""

@@ -141,11 +141,11 @@ async def test_a_bundle_that_is_wrong(pod: PodHarness) -> None:
     with pytest.raises(WherryError, match="/no/such/source"):
         await pod.monitor.create(request)
     assert await pod.monitor.containers() == []
-    before = len(open_fds(pod.pid))
+    before = len(pod.open_fds())
     for _ in range(3):
         with pytest.raises(WherryError):
             await pod.monitor.create(pod.request("true", change=break_mount))
-    assert len(open_fds(pod.pid)) == before
+    assert len(pod.open_fds()) == before
 
 
 async def test_exec(pod: PodHarness) -> None:

@@ -72,7 +72,7 @@ async def works(pod: PodHarness) -> bool:
 
 
 async def test_garbage_on_the_socket_ends_only_its_own_link(pod: PodHarness) -> None:
-    fds = len(open_fds(pod.pid))
+    fds = len(pod.open_fds())
     for data in (
         b"x",
         b"J",
@@ -96,7 +96,7 @@ async def test_garbage_on_the_socket_ends_only_its_own_link(pod: PodHarness) -> 
         os.close(writer)
         assert wire.recv(sock)[0]["ok"]["version"] == 1
     assert await works(pod)
-    await asyncio.to_thread(wait_for, lambda: len(open_fds(pod.pid)) == fds, "the descriptors to be closed")
+    await asyncio.to_thread(wait_for, lambda: len(pod.open_fds()) == fds, "the descriptors to be closed")
 
 
 async def test_an_unknown_version_is_refused(pod: PodHarness) -> None:

@@ -95,7 +95,7 @@ class Scope(Cgroup):
         self._holder = _fork_holder()
         try:
             holds = f"container {self._container_id}"
-            manager.start_scope(self.unit, (*scope_properties(self.unit, holds, self._holder, v2=self._v2), *self._given))
+            manager.start_scope(self.unit, (*scope_properties(self.unit, holds, [self._holder], v2=self._v2), *self._given))
         except BaseException:
             self.release()
             raise
