@@ -10,7 +10,6 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.json_format import MessageToDict
 
 from shim.container.checkpoint_names import CONFIG, SPEC, STATUS, TIMES
 from shim.container.status import image_of
@@ -134,6 +133,8 @@ def _documents(node: Node, container: Container) -> dict[str, bytes]:
         "Reason": "",
         "Message": "",
     }
+    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415 - a rare need
+
     return {
         CONFIG: _json(config),
         SPEC: spec,

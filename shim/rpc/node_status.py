@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import contextlib
 import json
 import os
+import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,15 @@ TEMPLATE_FILE = "10-wherry.conflist"
 
 @cache
 def software_version() -> str:
-    """Give the version of the installed package."""
-    return importlib.metadata.version("wherry")
+    """Give the version of the installed package: it is part of its folder's name, which needs no package to be read."""
+    for folder in sys.path:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder or "."):
+                if name.startswith("wherry-") and name.endswith(".dist-info"):
+                    return name[len("wherry-") : -len(".dist-info")]
+    from importlib.metadata import version  # noqa: PLC0415 - it brings 2 MB, and no other part of the daemon needs them
+
+    return version("wherry")
 
 
 def version() -> api_pb2.VersionResponse:
