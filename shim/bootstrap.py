@@ -66,9 +66,9 @@ def _seal() -> None:
 
 
 def _fork_spawner(ours: int, theirs: int) -> int:
-    from shim.process import fork  # noqa: PLC0415 - needed once
-
     import gc  # noqa: PLC0415 - needed once
+
+    from shim.process import fork  # noqa: PLC0415 - needed once
 
     gc.freeze()  # a collection writes to what it looks at: the spawner shares these pages with the daemon
     pid = fork()

@@ -10,7 +10,6 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-
 from shim.container.checkpoint_names import CONFIG, SPEC, STATUS, TIMES
 from shim.container.status import image_of
 from shim.errors import FailedPrecondition, InvalidArgument, WherryError
