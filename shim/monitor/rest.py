@@ -63,6 +63,7 @@ class Bed:
         self._link = link
         self._patience = patience
         self._seen = -1
+        self._rests = False
         monitor.reactor.watch(link.fileno(), READ, self._told)
         monitor.reactor.at(patience, self._look)
 
@@ -76,11 +77,19 @@ class Bed:
 
     def _look(self) -> None:
         """Go to rest when nothing has happened since the last look and nothing is under way."""
-        if self._monitor.activity == self._seen and self._rest():
+        self._rests = self._monitor.activity == self._seen and self._rest()
+        if self._rests:
             self._monitor.reactor.stop()
             return
         self._seen = self._monitor.activity
         self._monitor.reactor.at(self._patience, self._look)
+
+    def leave(self) -> None:
+        """Return when this process may end: at once to rest, for good after the keeper, so that clients see the end of both."""
+        if not self._rests:
+            self._link.shutdown(socket.SHUT_WR)
+            while self._link.recv(64):
+                pass
 
     def _rest(self) -> bool:
         """Hand everything to the keeper; False when something is under way or there is too much of it."""

@@ -307,8 +307,9 @@ def run_monitor(pod_id: str, state_dir: str, listener: socket.socket) -> NoRetur
             monitor = Monitor(pod_id, state_dir, listener, pid=own)
             if left is None:
                 monitor.begin()
-            rest.Bed(monitor, link, rest.PATIENCE if left is None else rest.unpack(monitor, left))
+            bed = rest.Bed(monitor, link, rest.PATIENCE if left is None else rest.unpack(monitor, left))
             monitor.reactor.run()
+            bed.leave()
 
         keeper.Keeper(listener, work).run()
         status = 0
