@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -13,3 +14,6 @@ os.environ.setdefault(MARK, str(os.getpid()))
 # A loaded machine may stop any example for longer than hypothesis waits; what hangs is ended by the test's own time limit.
 settings.register_profile("wherry", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("wherry")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's "&" has it ignored, and programs under test would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
