@@ -15,5 +15,5 @@ os.environ.setdefault(MARK, str(os.getpid()))
 settings.register_profile("wherry", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("wherry")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's "&" has it ignored, and programs under test would inherit that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by a shell's "&"; the programs under test would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
