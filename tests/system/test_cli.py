@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import signal
 import subprocess
 import sys
@@ -164,7 +165,15 @@ def test_what_containers_use_and_what_happens_to_them(wherry: Cli) -> None:
     watcher = subprocess.Popen(
         [PROGRAM, "events"], env=wherry.environment | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
     )
+    output = watcher.stdout
+    assert output is not None
+
+    def is_told() -> bool:
+        wherry.run("--rm", "busybox", "true")
+        return bool(select.select([output], [], [], 0)[0])
+
     try:
+        wait_for(is_told, "the first event")
         name = wherry.run("-d", "--name", "busy", "busybox", "sh", "-c", "while :; do :; done").strip()
         header, row = wherry("stats", "--seconds", "0.5", "busy").splitlines()
         assert header.split() == ["CONTAINER", "NAME", "CPU", "MEMORY", "DISK", "INODES"]
@@ -172,10 +181,9 @@ def test_what_containers_use_and_what_happens_to_them(wherry: Cli) -> None:
         (told,) = json.loads(wherry("stats", "-o", "json"))
         assert told["attributes"]["id"].startswith(name[:12])
         wherry("rm", "-f", "busy")
-        assert watcher.stdout is not None
-        seen = [watcher.stdout.readline().split()[1:] for _ in range(2)]
-        while seen[-1][0] != "deleted":
-            seen.append(watcher.stdout.readline().split()[1:])
+        seen = [output.readline().split()[1:]]
+        while seen[-1][0] != "deleted" or not name.startswith(seen[-1][1]):
+            seen.append(output.readline().split()[1:])
     finally:
         watcher.send_signal(signal.SIGINT)
         watcher.communicate(timeout=10)
