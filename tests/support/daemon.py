@@ -35,14 +35,17 @@ class Endpoint:
     def __init__(self, name: str, subnet: str) -> None:
         self.name = name
         self.subnet = subnet
-        self.folder = Path(tempfile.mkdtemp(prefix="wherry-t"))
+        self.folder = self._new_folder()
         self.logs = self.folder / "logs"
         self.address = str(self.folder / "s")
         self.bridge = name[:15]
         self.cgroup_parent = f"/{name}"
         self.process = Process([], self.folder / "daemon.log")
         self._cri: Cri | None = None
-        self.logs.mkdir()
+        self.logs.mkdir(exist_ok=True)
+
+    def _new_folder(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="wherry-t"))
 
     @property
     def cri(self) -> Cri:
@@ -148,7 +151,7 @@ class Wherryd(Endpoint):
         self.netns = self.folder / "netns"
         self.conf_dir = self.folder / "net.d"
         for folder in (self.netns, self.conf_dir):
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
         self.config = self.folder / "wherryd.toml"
         self.config.write_text(self._configuration(standard_plugins=standard_plugins) + extra)
         if standard_plugins:

@@ -1,31 +1,70 @@
-"""Run the tests of systemd and of pure cgroup v2 in a virtual machine, or, with arguments, that command.
+"""Run the tests of systemd and of cgroups as it mounts them in a virtual machine, or, with arguments, any command in one.
 
-python -m tests.vm                  what `make test` runs
-python -m tests.vm --peers          the same with runc and crun beside wherry-oci
-python -m tests.vm COMMAND…         anything else
+python -m tests.vm                  what `make test` runs: pure cgroup v2, then hybrid, then a crash of the machine
+python -m tests.vm --peers          the first of these with runc and crun beside wherry-oci
+python -m tests.vm --legacy         the second, on v1 alone as well
+python -m tests.vm --crash          the third
+python -m tests.vm COMMAND…         anything else, on pure cgroup v2
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.support.tools import MissingToolError
+from tests.support.tools import MissingToolError, find_tool
 from tests.vm import image, machine
 
+if TYPE_CHECKING:
+    from tests.vm.image import Image
+
 SECONDS = 900.0
-"""A run takes two to three minutes; other load on the machine slows it down."""
+"""The longest of the runs takes two to three minutes; other load on the machine slows it down."""
 PYTEST = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "vm", "--durations=5")
 TESTS = (*PYTEST, "tests/system", "tests/vm/inside")
-PEERS = "--peers"
+OURS = ("env", "WHERRY_TEST_RUNTIMES=wherry-oci")
+
+
+def modern(built: Image, *, peers: bool = False) -> int:
+    """Judge on pure cgroup v2."""
+    return machine.run(built, TESTS if peers else (*OURS, *TESTS), seconds=SECONDS)
+
+
+def legacy(built: Image, kind: str = "hybrid") -> int:
+    """Judge where systemd mounts v1's hierarchies."""
+    boot = machine.Boot(cgroups=kind)
+    return machine.run(built, (*OURS, *PYTEST, "tests/vm/legacy"), seconds=SECONDS, boot=boot)
+
+
+def crash(built: Image) -> int:
+    """Let the machine crash under a busy wherryd, and judge what it finds when it is up again."""
+    with tempfile.TemporaryDirectory(prefix="wherry-vm") as name:
+        boot = machine.Boot(disk=Path(name) / "disk")
+        with open(Path(name) / "disk", "wb") as disk:
+            disk.truncate(1 << 30)
+        subprocess.run([find_tool("mkfs.ext4"), "-q", Path(name) / "disk"], check=True)
+        machine.crash(built, ("python", "-m", "tests.vm.crash.before"), seconds=SECONDS, boot=boot)
+        return machine.run(built, (*PYTEST, "tests/vm/crash"), seconds=SECONDS, boot=boot)
 
 
 def main(arguments: list[str]) -> int:
-    """Give the exit status of the command."""
-    command = arguments or ["env", "WHERRY_TEST_RUNTIMES=wherry-oci", *TESTS]
+    """Give the exit status of what failed first, or 0."""
     try:
-        return machine.run(image.build(), TESTS if command == [PEERS] else command, seconds=SECONDS)
-    except (MissingToolError, machine.MachineError, subprocess.SubprocessError) as error:
+        built = image.build()
+        match arguments:
+            case []:
+                return modern(built) or legacy(built) or crash(built)
+            case ["--peers"]:
+                return modern(built, peers=True)
+            case ["--legacy"]:
+                return legacy(built) or legacy(built, "v1")
+            case ["--crash"]:
+                return crash(built)
+        return machine.run(built, arguments, seconds=SECONDS)
+    except (MissingToolError, machine.MachineError, subprocess.SubprocessError, TimeoutError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
 

@@ -1,0 +1,13 @@
+"""The fixtures of the system tests serve here too."""
+
+from __future__ import annotations
+
+from tests.system.conftest import (  # noqa: F401 - fixtures
+    busybox,
+    busybox_rootfs,
+    no_leaks,
+    pods,
+    short_dir,
+    tool,
+    wherryd,
+)
