@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 _APPARMOR = ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec")
 _SELINUX = ("/proc/self/attr/exec",)
 
+_SIGNS = {"AppArmor": "/sys/module/apparmor/parameters/enabled", "SELinux": "/sys/fs/selinux"}
+"""What exists where the kernel has the module."""
+
 
 def open_label(process: Process) -> int:
     """Open the kernel's file for the program's label, or give -1 when none is asked for.
@@ -24,9 +27,7 @@ def open_label(process: Process) -> int:
     if not (process.apparmor_profile or process.selinux_label):
         return -1
     module = "AppArmor" if process.apparmor_profile else "SELinux"
-    enabled = "/sys/module/apparmor/parameters/enabled" if process.apparmor_profile else "/sys/fs/selinux"
-    if not os.path.exists(enabled):
-        raise KernelFault(f"{module} is not enabled on this host, but a label is asked for", feature=module, step="label")
+    _require(module)
     for path in _APPARMOR if process.apparmor_profile else _SELINUX:
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -38,7 +39,21 @@ def open_label(process: Process) -> int:
     raise KernelFault(f"{module} is not enabled on this host", feature=module, step="label the program")
 
 
+def require_selinux() -> None:
+    """Raise KernelFault when the kernel has no SELinux, or has it switched off."""
+    _require("SELinux")
+
+
+def _require(module: str) -> None:
+    if not os.path.exists(_SIGNS[module]):
+        raise KernelFault(f"{module} is not enabled on this host, but a label is asked for", feature=module, step="label")
+
+
 def write_label(fd: int, process: Process) -> None:
-    """Have execve(2) give the program its label."""
+    """Have execve(2) give the program its label; raise RuntimeFault for one that the kernel does not know."""
     text = f"exec {process.apparmor_profile}" if process.apparmor_profile else process.selinux_label
-    os.write(fd, text.encode())
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        what = f"AppArmor profile {text[5:]} (is it loaded?)" if process.apparmor_profile else f"SELinux label {text}"
+        raise RuntimeFault(f"{what} is refused", step="label the program", errno=error.errno) from error

@@ -64,11 +64,16 @@ def new_filesystem(fstype: str, source: str, data: tuple[str, ...], attributes: 
 
 
 def set_options(context: int, options: tuple[str, ...]) -> None:
-    """Give a file system's context its options, "key" or "key=value"."""
+    """Give a file system's context its options, "key" or "key=value"; of a label only SELinux knows, and says nothing."""
     for option in options:
         key, equals, value = option.partition("=")
         if equals:
-            k.fsconfig_string(context, key, value)
+            try:
+                k.fsconfig_string(context, key, value)
+            except OSError as error:
+                if key != "context":
+                    raise
+                raise RuntimeFault(f"SELinux label {value} is refused", step="label a mount", errno=error.errno) from error
         else:
             k.fsconfig_flag(context, key)
 

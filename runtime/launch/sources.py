@@ -5,6 +5,8 @@ from __future__ import annotations
 from runtime.apply.faults import Step
 from runtime.apply.mounts import change_attributes, clone_bind, mount_overlay
 from runtime.kernel import mount as k
+from runtime.plan.mounts import label_options
+from runtime.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,20 +44,32 @@ def _id_maps(inherited: Inherited) -> IdMaps | None:
     return IdMaps(plan.namespaces, inherited.user_fd)
 
 
-def _merge(plan: MountPlan, id_maps: IdMaps | None) -> int:
+def _merge(plan: MountPlan, id_maps: IdMaps | None, label: tuple[str, ...]) -> int:
     from runtime.request import RootfsMount
 
     with Step(f"mount overlay on {plan.destination}", plan.destination):
-        fd = mount_overlay(RootfsMount(lower=plan.layers), id_maps)
+        fd = mount_overlay(RootfsMount(lower=plan.layers, options=label), id_maps)
         change_attributes(fd, plan)
         return fd
 
 
+def _label(text: str) -> tuple[str, ...]:
+    """Give the option for the overlays that we mount; raise KernelFault for a label where SELinux is off."""
+    if text:
+        from runtime.apply.labels import require_selinux
+
+        require_selinux()
+    return label_options(text)
+
+
 def _open_mounts(inherited: Inherited, keep: Callable[[int], int], id_maps: IdMaps | None) -> None:
     plan = inherited.plan
+    own = id_maps if plan.namespaces.in_user_namespace() else None
+    label = _label(plan.spec.linux.mount_label)
     if plan.request.rootfs is not None:
-        own = id_maps if plan.namespaces.in_user_namespace() else None
-        inherited.root_mount = keep(mount_overlay(plan.request.rootfs, own))
+        rootfs = plan.request.rootfs
+        labelled = replace(rootfs, options=(*rootfs.options, *label)) if label else rootfs
+        inherited.root_mount = keep(mount_overlay(labelled, own))
     else:
         with Step("open the root file system", plan.rootfs):
             inherited.root_mount = keep(k.open_tree(plan.rootfs, recursive=True))
@@ -68,7 +82,7 @@ def _open_mounts(inherited: Inherited, keep: Callable[[int], int], id_maps: IdMa
             if one.id_map is not None and id_maps is not None:
                 id_maps.apply(fd, one.id_map, one.source)
         elif one.layers:
-            inherited.sources[index] = keep(_merge(one, id_maps if plan.namespaces.in_user_namespace() else None))
+            inherited.sources[index] = keep(_merge(one, own, label))
     if plan.namespaces.in_user_namespace() or inherited.standing.nested:
         from runtime.apply.devices import clone_nodes
 

@@ -82,6 +82,8 @@ KERNEL_OPTIONS = (
 )
 """Every option word that is not handed to the file system; `features` prints them."""
 
+LABEL_OPTION = "context="
+
 PSEUDO = ("proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "ramfs")
 """Types whose superblock is never made read-only: "ro" is a matter of the mount."""
 
@@ -242,10 +244,27 @@ def plan_mounts(spec: Spec, bundle: str) -> tuple[MountPlan, ...]:
         destination = below(plan.destination, root) or plan.destination
         inside = below(os.path.normpath(plan.source), root) if plan.kind == "bind" else ""
         late = bool(inside) and any(below(inside, one.destination) or below(one.destination, inside) for one in plans)
-        plans.append(replace(plan, destination=destination, late_source=late))
+        data = (*plan.data, *_label(plan, spec.linux.mount_label))
+        plans.append(replace(plan, destination=destination, late_source=late, data=data))
     for at, one in enumerate(plans):
         _check_over_proc(one, f"/mounts/{at}/destination")
     return tuple(plans)
+
+
+_OWN_LABELS = ("proc", "sysfs", "mqueue")
+"""Types whose files SELinux's policy labels one by one."""
+
+
+def _label(plan: MountPlan, label: str) -> tuple[str, ...]:
+    """Give the option that labels all files of a new file system, unless the mount itself names such a label (mount(8))."""
+    if plan.kind != "new" or plan.fstype in _OWN_LABELS:
+        return ()
+    return () if any(option.startswith(LABEL_OPTION) for option in plan.data) else label_options(label)
+
+
+def label_options(label: str) -> tuple[str, ...]:
+    """Give what tells a file system linux.mountLabel; nothing where there is none."""
+    return (f"{LABEL_OPTION}{label}",) if label else ()
 
 
 def below(path: str, folder: str) -> str:

@@ -19,6 +19,7 @@ from shim.container.spec.build import build
 from shim.container.spec.image_mounts import placed
 from shim.container.spec.inputs import SpecInputs, SpecSettings
 from shim.container.spec.layers import LayeredRootfs
+from shim.container.spec.relabel import Relabelling, relabelling
 from shim.container.spec.sources import sources_of, wanted
 from shim.container.spec.users import resolve_user
 from shim.errors import FailedPrecondition, InvalidArgument
@@ -45,6 +46,8 @@ log = structlog.get_logger()
 
 HOST_PATH_SECONDS = 20.0
 """Time the file systems of the mounted host paths have to answer."""
+RELABEL_SECONDS = 110.0
+"""Time for the labels of a container's volumes, within kubelet's two minutes; the next attempt goes on from there."""
 WRITE_SECONDS = 60.0
 """Time the node's own disk has to take the bundle."""
 
@@ -74,6 +77,7 @@ class Bundle:
     user: ResolvedUser
     directories: tuple[str, ...]
     notes: tuple[str, ...]
+    relabelling: Relabelling
 
 
 async def prepare_bundle(node: Node, order: BundleOrder) -> Bundle:
@@ -99,6 +103,9 @@ async def prepare_bundle(node: Node, order: BundleOrder) -> Bundle:
     await settled(
         node.in_thread(lambda: _write(node, order, bundle, [] if remote else bundle.directories), WRITE_SECONDS, what)
     )
+    if bundle.relabelling.trees:
+        what = f"labelling the volumes of container {order.container.name}"
+        await node.in_job("relabel", dataclasses.asdict(bundle.relabelling), RELABEL_SECONDS, what)
     for note in bundle.notes:
         log.info("container is limited by this host", container=order.container.id, note=note)
     return bundle
@@ -117,27 +124,26 @@ def _build(node: Node, order: BundleOrder, target: str, sources: HostSources) ->
     config = order.config
     user = resolve_user(LayeredRootfs(order.layers), config.linux.security_context, image.config.user)
     shm = "/dev/shm" if options(pod.config).ipc == api_pb2.NODE else pod.status.namespaces.get("shm", "")  # noqa: S108 - the node's
-    built = build(
-        SpecInputs(
-            container_id=container.id,
-            pod_id=pod.id,
-            config=config,
-            pod=pod.config,
-            image=image.config,
-            image_name=config.image.user_specified_image or config.image.image,
-            user=user,
-            host=node.host,
-            sources=sources,
-            pod_namespaces={kind: path for kind, path in pod.status.namespaces.items() if kind != "shm"},
-            pod_files=pod_files(node.pod_dir(pod.id), shm),
-            target_pid_path=target,
-            image_volumes=order.volumes,
-            image_mounts=order.image_mounts,
-            features=features_of(node, pod.meta.handler),
-            annotations=_handed_on(node, pod, config),
-            settings=spec_settings(node, pod),
-        )
+    inputs = SpecInputs(
+        container_id=container.id,
+        pod_id=pod.id,
+        config=config,
+        pod=pod.config,
+        image=image.config,
+        image_name=config.image.user_specified_image or config.image.image,
+        user=user,
+        host=node.host,
+        sources=sources,
+        pod_namespaces={kind: path for kind, path in pod.status.namespaces.items() if kind != "shm"},
+        pod_files=pod_files(node.pod_dir(pod.id), shm),
+        target_pid_path=target,
+        image_volumes=order.volumes,
+        image_mounts=order.image_mounts,
+        features=features_of(node, pod.meta.handler),
+        annotations=_handed_on(node, pod, config),
+        settings=spec_settings(node, pod),
     )
+    built = build(inputs)
     devices = wanted_devices((device.name for device in config.CDI_devices), config.annotations)
     if devices:
         node.cdi.inject(built.config, devices)
@@ -147,6 +153,7 @@ def _build(node: Node, order: BundleOrder, target: str, sources: HostSources) ->
         user=user,
         directories=(*sources.ensure_dirs, *log_directory),
         notes=built.notes,
+        relabelling=relabelling(inputs),
     )
 
 

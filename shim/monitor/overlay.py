@@ -24,9 +24,10 @@ _MS_RDONLY = 1
 def mount_rootfs(request: ContainerCreate) -> dict[str, Any]:
     """Mount request.rootfs at the bundle's rootfs; raise OSError, InvalidArgument."""
     assert request.rootfs is not None
-    target = os.path.join(request.bundle, _rootfs_name(request.bundle))
+    name, label = _root_and_label(request.bundle)
+    target = os.path.join(request.bundle, name)
     os.makedirs(target, mode=0o755, exist_ok=True)
-    options = _options(request.rootfs)
+    options = _options(request.rootfs, (f'context="{label}"',) if label else ())
     mount("overlay", target, "overlay", 0 if request.rootfs.upper else _MS_RDONLY, options)
     return {}
 
@@ -34,22 +35,24 @@ def mount_rootfs(request: ContainerCreate) -> dict[str, Any]:
 def unmount_rootfs(bundle: str) -> dict[str, Any]:
     """Undo mount_rootfs; nothing mounted is no error."""
     try:
-        umount2(os.path.join(bundle, _rootfs_name(bundle)), _MNT_DETACH)
+        umount2(os.path.join(bundle, _root_and_label(bundle)[0]), _MNT_DETACH)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOENT):
             raise
     return {}
 
 
-def _rootfs_name(bundle: str) -> str:
+def _root_and_label(bundle: str) -> tuple[str, str]:
+    """Give root.path and linux.mountLabel; the overlay is all that such a runtime does not label itself."""
     try:
         with open(os.path.join(bundle, "config.json"), "rb") as file:
-            return str(jsonlite.loads(file.read())["root"]["path"])
+            spec = jsonlite.loads(file.read())
+        return str(spec["root"]["path"]), str(spec.get("linux", {}).get("mountLabel", ""))
     except (OSError, ValueError, KeyError, TypeError):
-        return "rootfs"
+        return "rootfs", ""
 
 
-def _options(rootfs: RootfsMount) -> str:
+def _options(rootfs: RootfsMount, label: tuple[str, ...]) -> str:
     """Give the mount data; many layers are named relative to their common directory, because the data must fit one page."""
     lower = rootfs.lower
     for path in (*lower, rootfs.upper, rootfs.work):
@@ -62,7 +65,7 @@ def _options(rootfs: RootfsMount) -> str:
     parts = ["lowerdir=" + ":".join(lower)]
     if rootfs.upper:
         parts += [f"upperdir={rootfs.upper}", f"workdir={rootfs.work}"]
-    data = ",".join([*parts, *rootfs.options])
+    data = ",".join([*parts, *rootfs.options, *label])
     if len(data) >= _PAGE:
         raise InvalidArgument(f"the rootfs has {len(lower)} layers, too many for the options of one mount")
     return data

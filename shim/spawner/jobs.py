@@ -23,6 +23,7 @@ KINDS = {
     "sockets": "shim.pod.sockets_job:run",
     "usage": "shim.stats.walk:run",
     "hostpaths": "shim.container.spec.look:run",
+    "relabel": "shim.container.relabel_job:run",
     "volumes": "shim.container.volumes_job:run",
     "nri": "shim.nri.launch:run",
     "features": "shim.pod.binaries_job:run",

@@ -152,6 +152,14 @@ def test_what_the_kernel_refuses_is_named(ours: Oci, change: dict[str, Any], wor
     assert words in done.stderr
 
 
+@pytest.mark.skipif(os.path.exists("/sys/fs/selinux"), reason="this host has SELinux")
+def test_a_mount_label_without_selinux_is_named(ours: Oci) -> None:
+    ours.config["linux"]["mountLabel"] = "system_u:object_r:container_file_t:s0"
+    done = ours.run("true")
+    assert done.returncode == 1
+    assert "SELinux is not enabled" in done.stderr
+
+
 def test_a_cgroup_limit_that_cannot_be_is_undone(ours: Oci) -> None:
     ours.config["linux"]["resources"] = {"cpu": {"cpus": "4000-4001"}}
     done = ours.run("true")

@@ -4,6 +4,7 @@ python -m tests.vm                  what `make test` runs: pure cgroup v2
 python -m tests.vm --peers          the same with runc and crun beside wherry-oci
 python -m tests.vm --legacy         hybrid, then v1 alone
 python -m tests.vm --crash          a crash of the machine under a busy wherryd
+python -m tests.vm --selinux        SELinux in AppArmor's place
 python -m tests.vm COMMAND…         anything else, on pure cgroup v2
 """
 
@@ -39,6 +40,11 @@ def legacy(built: Image, kind: str = "hybrid") -> int:
     return machine.run(built, (*OURS, *PYTEST, "tests/vm/legacy"), seconds=SECONDS, boot=boot)
 
 
+def selinux(built: Image) -> int:
+    """Judge where labels are enforced."""
+    return machine.run(built, (*OURS, *PYTEST, "tests/vm/selinux"), seconds=SECONDS, boot=machine.Boot(selinux=True))
+
+
 def crash(built: Image) -> int:
     """Let the machine crash under a busy wherryd, and judge what it finds when it is up again."""
     with tempfile.TemporaryDirectory(prefix="wherry-vm") as name:
@@ -55,12 +61,12 @@ def main(arguments: list[str]) -> int:
     try:
         built = image.build()
         match arguments:
-            case []:
-                return modern(built)
-            case ["--peers"]:
-                return modern(built, peers=True)
+            case [] | ["--peers"]:
+                return modern(built, peers=bool(arguments))
             case ["--legacy"]:
                 return legacy(built) or legacy(built, "v1")
+            case ["--selinux"]:
+                return selinux(built)
             case ["--crash"]:
                 return crash(built)
         return machine.run(built, arguments, seconds=SECONDS)

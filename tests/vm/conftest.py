@@ -4,4 +4,4 @@ from __future__ import annotations
 
 import os
 
-collect_ignore = [] if os.environ.get("WHERRY_VM") else ["inside", "legacy", "crash"]
+collect_ignore = [] if os.environ.get("WHERRY_VM") else ["inside", "legacy", "crash", "selinux"]

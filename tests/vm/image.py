@@ -17,9 +17,9 @@ HERE = Path(__file__).parent
 STORE = HERE.parents[1] / "build" / "vm"
 SUITE = "bookworm"
 PACKAGES = (
-    "bash", "busybox-static", "conmon", "coreutils", "crun", "dash", "dbus", "dbus-user-session", "findutils", "grep",
-    "iproute2", "libnftables1", "libpam-modules", "libpam-systemd", "libseccomp2", "libstdc++6", "mount", "nftables", "podman",
-    "procps", "python3.11", "runc", "sed", "systemd-sysv", "uidmap", "util-linux",
+    "apparmor", "bash", "busybox-static", "conmon", "coreutils", "crun", "dash", "dbus", "dbus-user-session", "findutils",
+    "grep", "iproute2", "libnftables1", "libpam-modules", "libpam-systemd", "libseccomp2", "libstdc++6", "mount", "nftables",
+    "podman", "procps", "python3.11", "runc", "secilc", "sed", "systemd-sysv", "uidmap", "util-linux",
 )  # fmt: skip
 USERS = (
     "root:x:0:0::/root:/bin/sh", "messagebus:x:100:100::/:/bin/false", "nobody:x:65534:65534::/:/bin/false",

@@ -30,6 +30,7 @@ CGROUPS = {
     "v1": "systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1",
 }
 """What makes systemd mount cgroups so (systemd(1), kernel command line)."""
+SELINUX = "security=selinux enforcing=0"
 MEMORY, CPUS = "3G", 2
 PYTHON = (3, 11)
 """What Debian bookworm has; the packages in .venv must be for the same."""
@@ -37,9 +38,13 @@ PYTHON = (3, 11)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boot:
-    """What differs between boots: how cgroups are mounted (v2, hybrid or v1), and a second disk, /dev/vdb, that keeps."""
+    """What differs between boots: how cgroups are mounted (v2, hybrid or v1), a second disk, /dev/vdb, that keeps, and SELinux.
+
+    With `selinux` the kernel has that module in AppArmor's place, without a policy.
+    """
 
     cgroups: str = "v2"
+    selinux: bool = False
     disk: Path | None = None
 
 
@@ -114,7 +119,7 @@ def _qemu(image: Image, job: Path, boot: Boot) -> list[str]:
         "m": MEMORY,
         "kernel": str(image.kernel),
         "initrd": str(image.initrd),
-        "append": f"{KERNEL_OPTIONS} {CGROUPS[boot.cgroups]}",
+        "append": f"{KERNEL_OPTIONS} {CGROUPS[boot.cgroups]} {SELINUX if boot.selinux else ''}",
         "drive": f"file={image.root},format=raw,if=virtio,snapshot=on",
         "display": "none",
         "serial": f"file:{job / 'console'}",

@@ -7,7 +7,7 @@ import pytest
 from runtime.errors import SpecFault
 from runtime.kernel import mount as k
 from runtime.plan.mounts import Change, plan_mount, plan_mounts, root_propagation
-from runtime.spec.model import Mount, Root, Spec
+from runtime.spec.model import Linux, Mount, Root, Spec
 
 
 def plan(*options: str, fstype: str = "", source: str = "/src", destination: str = "/d"):
@@ -107,3 +107,18 @@ def test_root_propagation():
     assert root_propagation("shared") == (k.MS_SHARED, False)
     with pytest.raises(SpecFault):
         root_propagation("sideways")
+
+
+@pytest.mark.parametrize(
+    ("mount", "data"),
+    [
+        (Mount(destination="/d", type="tmpfs", options=("size=1k",)), ("size=1k", "context=a:b:c:s0:c1,c2")),
+        (Mount(destination="/d", type="tmpfs", options=("context=mine",)), ("context=mine",)),
+        (Mount(destination="/d", type="proc"), ()),
+        (Mount(destination="/d", type="mqueue"), ()),
+        (Mount(destination="/d", source="/s", options=("bind",)), ()),
+    ],
+)
+def test_the_mount_label_is_for_new_file_systems(mount, data):
+    spec = Spec(oci_version="1.0.2", root=Root(path="rootfs"), mounts=(mount,), linux=Linux(mount_label="a:b:c:s0:c1,c2"))
+    assert plan_mounts(spec, "/bundle")[0].data == data

@@ -1,0 +1,112 @@
+"""AppArmor, which Debian's kernel has on: profiles are applied, by both runtimes' words, and unknown ones are refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from shim.gen.runtime.v1 import api_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.cri import PodMaker
+    from tests.support.daemon import Wherryd
+    from tests.system.oci_node import Oci
+
+pytestmark = pytest.mark.vm
+
+MINE, DEFAULT = "wtest-vessel", "wherry-default"
+RULES = "flags=(attach_disconnected,mediate_deleted) { file, capability, network, unix, signal, ptrace, deny /tmp/secret w, }"
+SCRIPT = "cat /proc/self/attr/current; echo ahoy > /tmp/open; echo ahoy > /tmp/secret"
+DENIED = "can't create /tmp/secret: Permission denied"
+SecurityProfile = api_pb2.SecurityProfile
+
+
+def parser(*arguments: str, rules: str) -> None:
+    subprocess.run(["apparmor_parser", "--skip-cache", *arguments], input=rules, text=True, check=True)
+
+
+@pytest.fixture
+def profile(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Load a profile that allows all but writing to one file, and give its name."""
+    name = getattr(request, "param", MINE)
+    rules = f"profile {name} {RULES}"
+    parser("--replace", rules=rules)
+    yield name
+    parser("--remove", rules=rules)
+
+
+@pytest.fixture
+def bare(ours: Oci) -> Oci:
+    """Give a container with a writable /tmp."""
+    ours.config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
+    return ours
+
+
+def test_a_program_is_confined(bare: Oci, profile: str) -> None:
+    bare.config["process"]["apparmorProfile"] = profile
+    done = bare.run("sh", "-c", SCRIPT)
+    assert (done.stdout, done.returncode) == (f"{profile} (enforce)\n", 1)
+    assert DENIED in done.stderr
+
+
+def test_an_exec_is_confined(bare: Oci, profile: str, tmp_path: Path) -> None:
+    """By the container's own profile, by the one on the command line, by the one of its document."""
+    bare.config["process"]["apparmorProfile"] = profile
+    name = bare.start("sleep", "1000")
+    confined = bare.call("exec", name, "sh", "-c", SCRIPT)
+    assert (confined.stdout, DENIED in confined.stderr) == (f"{profile} (enforce)\n", True)
+    assert bare.ok("exec", "--apparmor", "unconfined", name, "sh", "-c", SCRIPT) == "unconfined\n"
+    document = tmp_path / "process.json"
+    document.write_text(json.dumps(bare.config["process"] | {"args": ["cat", "/proc/self/attr/current"]}))
+    assert bare.ok("exec", "--process", str(document), name) == f"{profile} (enforce)\n"
+    missing = bare.call("exec", "--apparmor", "wtest-none", name, "true")
+    assert missing.returncode == 255
+    assert "wtest-none" in missing.stderr
+    assert bare.state(name)["status"] == "running"
+
+
+def test_an_unknown_profile_is_an_error_that_leaves_nothing(bare: Oci) -> None:
+    bare.config["process"]["apparmorProfile"] = "wtest-none"
+    done = bare.run("true")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "AppArmor profile wtest-none" in line
+    assert json.loads(bare.ok("list", "--format", "json") or "null") in (None, [])
+
+
+def contained(wherryd: Wherryd, pods: PodMaker, pod: str, config: api_pb2.PodSandboxConfig, wanted: SecurityProfile) -> str:
+    """Run a container under a profile and give its id."""
+    order = pods.container("busybox", ["sleep", "1000"], name=f"a{wanted.profile_type}{wanted.localhost_ref}")
+    order.linux.security_context.apparmor.CopyFrom(wanted)
+    container = wherryd.cri.create(pod, order, config)
+    wherryd.cri.start(container)
+    return container
+
+
+@pytest.mark.parametrize("profile", [DEFAULT], indirect=True)
+def test_profiles_of_pods(wherryd: Wherryd, pods: PodMaker, profile: str) -> None:
+    cri, config = wherryd.cri, pods.pod()
+    pod = cri.run_pod(config)
+    for wanted in (
+        SecurityProfile(profile_type=SecurityProfile.RuntimeDefault),
+        SecurityProfile(profile_type=SecurityProfile.Localhost, localhost_ref=profile),
+    ):
+        answer = cri.execute(contained(wherryd, pods, pod, config, wanted), "sh", "-c", SCRIPT)
+        assert (answer.stdout.decode(), answer.exit_code) == (f"{profile} (enforce)\n", 1)
+        assert DENIED in answer.stderr.decode()
+    free = contained(wherryd, pods, pod, config, SecurityProfile(profile_type=SecurityProfile.Unconfined))
+    assert cri.execute(free, "sh", "-c", SCRIPT).stdout == b"unconfined\n"
+    with pytest.raises(grpc.RpcError) as refused:
+        contained(
+            wherryd, pods, pod, config, SecurityProfile(profile_type=SecurityProfile.Localhost, localhost_ref="wtest-none")
+        )
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "'wtest-none' is not loaded" in refused.value.details()
+    assert len(cri.containers()) == 3

@@ -1,0 +1,113 @@
+"""SELinux with a policy of a page, enforced: what labels a container, its mounts and its volumes get, and what they forbid."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from shim.gen.runtime.v1 import api_pb2
+
+if TYPE_CHECKING:
+    from tests.support.cri import PodMaker
+    from tests.support.daemon import Wherryd
+    from tests.system.oci_node import Oci
+
+SELINUX = Path("/sys/fs/selinux")
+POLICY = Path(__file__).parents[1] / "guest/selinux.cil"
+
+pytestmark = [
+    pytest.mark.vm,
+    pytest.mark.skipif(
+        not SELINUX.exists(), reason="this kernel was started with another module: python -m tests.vm --selinux"
+    ),
+]
+
+LEVEL = "s0:c1,c2"
+PROCESS, FILES = f"system_u:system_r:container_t:{LEVEL}", f"system_u:object_r:container_file_t:{LEVEL}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def policy(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Load the policy and enforce it; it stays until the machine is switched off."""
+    compiled = tmp_path_factory.mktemp("policy") / "policy"
+    subprocess.run(["secilc", "-c", "33", "-o", compiled, "-f", "/dev/null", POLICY], check=True)
+    (SELINUX / "load").write_bytes(compiled.read_bytes())
+    (SELINUX / "enforce").write_text("1")
+
+
+def label_of(path: Path) -> str:
+    return os.getxattr(path, "security.selinux", follow_symlinks=False).rstrip(b"\0").decode()
+
+
+def test_a_program_and_its_mounts_are_labelled(ours: Oci) -> None:
+    """It may write where the label of its mounts lies, and nowhere else."""
+    ours.config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
+    ours.config["root"]["readonly"] = False
+    ours.config["process"]["selinuxLabel"] = PROCESS
+    ours.config["linux"]["mountLabel"] = FILES
+    done = ours.run("sh", "-c", "cat /proc/self/attr/current; echo; echo x > /tmp/mine; echo x > /not-mine")
+    assert done.stdout.replace("\0", "").strip() == PROCESS
+    assert "/not-mine: Permission denied" in done.stderr
+    assert "/tmp/mine" not in done.stderr
+
+
+def test_an_exec_is_labelled(ours: Oci) -> None:
+    ours.config["process"]["selinuxLabel"] = PROCESS
+    name = ours.start("sleep", "1000")
+    assert ours.ok("exec", name, "cat", "/proc/self/attr/current").rstrip("\0") == PROCESS
+    other = PROCESS.replace("c1,c2", "c3")
+    assert ours.ok("exec", "--process-label", other, name, "cat", "/proc/self/attr/current").rstrip("\0") == other
+
+
+@pytest.mark.parametrize("where", ["process", "mount"])
+def test_a_label_the_policy_does_not_know_is_an_error_that_leaves_nothing(ours: Oci, where: str) -> None:
+    if where == "process":
+        ours.config["process"]["selinuxLabel"] = "system_u:system_r:wtest_t:s0"
+    else:
+        ours.config["linux"]["mountLabel"] = "system_u:object_r:wtest_t:s0"
+    done = ours.run("true")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "wtest_t" in done.stderr
+    assert not list(ours.root.glob("*/state.json"))
+
+
+def test_volumes_of_pods_are_relabelled(wherryd: Wherryd, pods: PodMaker, tmp_path: Path) -> None:
+    """The container may write to its own root and to the volume that was labelled for it, not to the one that was not."""
+    cri, config = wherryd.cri, pods.pod()
+    asked, other = tmp_path / "asked", tmp_path / "other"
+    outside = tmp_path / "outside"
+    outside.touch()
+    for folder in (asked, other):
+        (folder / "deep").mkdir(parents=True)
+    (asked / "deep/link").symlink_to(outside)
+    before = label_of(outside)
+    pod = cri.run_pod(config)
+
+    def order(name: str, *mounts: api_pb2.Mount) -> api_pb2.ContainerConfig:
+        made = pods.container("busybox", ["sleep", "1000"], name=name, mounts=mounts)
+        made.linux.security_context.selinux_options.level = LEVEL
+        return made
+
+    mounts = (
+        api_pb2.Mount(container_path="/asked", host_path=str(asked), selinux_relabel=True),
+        api_pb2.Mount(container_path="/other", host_path=str(other)),
+    )
+    container = cri.create(pod, order("main", *mounts), config)
+    cri.start(container)
+    assert {label_of(path) for path in (asked, asked / "deep", asked / "deep/link")} == {FILES}
+    assert (label_of(outside), label_of(other / "deep")) == (before, before)
+    script = (
+        "cat /proc/self/attr/current; for at in /own /dev/shm /asked/deep /other/deep; do echo x > $at/x || echo no $at; done"
+    )
+    answer = cri.execute(container, "sh", "-c", f"mkdir /own; {script}").stdout.replace(b"\0", b"\n").decode()
+    assert answer.split() == [PROCESS, "no", "/other/deep"]
+    with pytest.raises(grpc.RpcError) as refused:
+        cri.create(pod, order("greedy", api_pb2.Mount(container_path="/e", host_path="/etc", selinux_relabel=True)), config)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "/etc is the system's own" in refused.value.details()
