@@ -18,14 +18,9 @@ if TYPE_CHECKING:
     from tests.system.oci_node import Oci
 
 SELINUX = Path("/sys/fs/selinux")
-POLICY = Path(__file__).parents[1] / "guest/selinux.cil"
+POLICY = Path(__file__).with_name("policy.cil")
 
-pytestmark = [
-    pytest.mark.vm,
-    pytest.mark.skipif(
-        not SELINUX.exists(), reason="this kernel was started with another module: python -m tests.vm --selinux"
-    ),
-]
+pytestmark = pytest.mark.vm
 
 LEVEL = "s0:c1,c2"
 PROCESS, FILES = f"system_u:system_r:container_t:{LEVEL}", f"system_u:object_r:container_file_t:{LEVEL}"
