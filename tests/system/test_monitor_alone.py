@@ -145,7 +145,7 @@ async def test_a_taken_id_stays_with_its_owner(pod: PodHarness) -> None:
     folder = pod.folder / "oci" / request.container_id
     folder.mkdir(parents=True)
     (folder / "something").touch()
-    with pytest.raises(WherryError, match="exists already"):
+    with pytest.raises(WherryError, match="already exists"):
         await pod.monitor.create(request)
     assert (folder / "something").exists()
     assert cgroups_of(request) == []
