@@ -247,3 +247,14 @@ def open_fds(pid: int) -> list[str]:
         with contextlib.suppress(OSError):
             found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
     return found
+
+
+@contextlib.asynccontextmanager
+async def running_pod(folder: Path, handler: str = "", hostname: str = "") -> AsyncIterator[PodHarness]:
+    """Give a pod with its namespaces, of a spawner of its own; both are gone afterwards."""
+    async with spawner() as (client, _process):
+        harness = PodHarness(client, folder, handler)
+        await harness.start()
+        await harness.setup(hostname=hostname)
+        yield harness
+        await harness.stop()

@@ -14,7 +14,7 @@ import pytest
 from runtime.apply.cgroup import for_container
 from shim.errors import FailedPrecondition, WherryError
 from shim.monitor.protocol import ExecRequest, StartFailed
-from tests.support.monitors import PodHarness, gone, spawner
+from tests.support.monitors import PodHarness, gone, running_pod
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -27,12 +27,8 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture
 async def pod(short_dir: Path) -> AsyncIterator[PodHarness]:
-    async with spawner() as (client, _process):
-        harness = PodHarness(client, short_dir, "")
-        await harness.start()
-        await harness.setup(hostname="the-pod")
+    async with running_pod(short_dir, hostname="the-pod") as harness:
         yield harness
-        await harness.stop()
 
 
 def cgroups_of(request: ContainerCreate) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from shim.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, Unavailable, WherryError
 from shim.monitor.client import MonitorClient
 from shim.monitor.protocol import OUTPUT_LIMIT, ContainerCreate, ExecRequest, Exited, Oom, StartFailed
-from tests.support.monitors import PodHarness, crun_wrapper, exit_of, gone, open_fds, spawner
+from tests.support.monitors import PodHarness, crun_wrapper, exit_of, gone, open_fds, running_pod
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -32,13 +32,9 @@ async def pod(request: pytest.FixtureRequest, short_dir: Path, tool: Callable[[s
         handler = tool("runc")
     elif request.param == "crun":
         handler = crun_wrapper(short_dir, tool("crun"))
-    async with spawner() as (client, _process):
-        harness = PodHarness(client, short_dir, handler)
-        await harness.start()
-        await harness.setup(hostname="the-pod")
+    async with running_pod(short_dir, handler, "the-pod") as harness:
         yield harness
-        await harness.stop()
-        assert not harness.state_dir.exists()
+    assert not harness.state_dir.exists()
 
 
 async def run_command(pod: PodHarness, container_id: str, *args: str, seconds: float = 10) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 from shim.monitor.client import MonitorClient
 from shim.monitor.protocol import LogLost
-from tests.support.monitors import PodHarness, exit_of, spawner
+from tests.support.monitors import PodHarness, exit_of, running_pod
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -23,12 +23,8 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture
 async def pod(short_dir: Path) -> AsyncIterator[PodHarness]:
-    async with spawner() as (client, _process):
-        harness = PodHarness(client, short_dir, "")
-        await harness.start()
-        await harness.setup()
+    async with running_pod(short_dir) as harness:
         yield harness
-        await harness.stop()
 
 
 def texts(*paths: str) -> list[str]:

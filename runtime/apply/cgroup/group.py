@@ -214,8 +214,8 @@ class Cgroup:
         return False
 
     def place(self, pid: int) -> None:
-        """Have a process moved in that may not enter by itself."""
-        raise NotImplementedError(f"process {pid} enters by itself")
+        """Move a process in that may not enter by itself, by whoever may: here, the caller."""
+        self.join(pid)
 
     def enter(self, *, placed: bool = False) -> None:
         """Move the calling process, which has no threads, into the cgroup; `placed` when it was born in the v2 one already.
