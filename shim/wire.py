@@ -41,6 +41,9 @@ _FAULT_CODES = {
 _NO_SPACE = "RESOURCE_EXHAUSTED"
 _FULL = (28, 122)
 """ENOSPC and EDQUOT."""
+_LIMITING = ("limit the container", "plan the cgroup")
+_BAD_VALUE = (None, 22, 34, 75)
+"""Of a limit: none that could be written at all, EINVAL, ERANGE and EOVERFLOW."""
 _CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 _NOSIGNAL = int(socket.MSG_NOSIGNAL)
@@ -208,12 +211,20 @@ def value_of(error: BaseException) -> dict[str, Any]:
         return {"code": error.code, "message": str(error), "details": dict(error.details)}
     if hasattr(error, "to_value"):
         fault = error.to_value()
-        code = _NO_SPACE if fault.get("errno") in _FULL else _FAULT_CODES.get(fault.get("kind"), "UNKNOWN")
+        code = _code_of_fault(fault)
         return {"code": code, "message": str(error), "details": {"fault": fault}}
     if isinstance(error, OSError):
         code = _NO_SPACE if error.errno in _FULL else "UNKNOWN"
         return {"code": code, "message": str(error), "details": {"errno": error.errno, "path": str(error.filename or "")}}
     return {"code": "INTERNAL", "message": f"{type(error).__name__}: {error}", "details": {}}
+
+
+def _code_of_fault(fault: dict[str, Any]) -> str:
+    """Say whose fault it is; a limit that the kernel refuses is the request's, or the state's of the cgroups around it."""
+    kind, number = str(fault.get("kind")), fault.get("errno")
+    if kind == "cgroup" and str(fault.get("step")).startswith(_LIMITING):
+        return "INVALID_ARGUMENT" if number in _BAD_VALUE else "FAILED_PRECONDITION"
+    return _NO_SPACE if number in _FULL else _FAULT_CODES.get(kind, "UNKNOWN")
 
 
 def error_of(value: Any) -> errors.WherryError:

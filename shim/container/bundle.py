@@ -19,6 +19,7 @@ from shim.container.spec.build import build
 from shim.container.spec.image_mounts import placed
 from shim.container.spec.inputs import SpecInputs, SpecSettings
 from shim.container.spec.layers import LayeredRootfs
+from shim.container.spec.paths import log_directory
 from shim.container.spec.relabel import Relabelling, relabelling
 from shim.container.spec.sources import sources_of, wanted
 from shim.container.spec.users import resolve_user
@@ -32,7 +33,7 @@ from shim.pod.rollback import settled
 from shim.store.containers import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from shim.container.spec.host import HostSources
     from shim.container.spec.inputs import ResolvedUser
@@ -76,6 +77,8 @@ class Bundle:
     config_json: bytes
     user: ResolvedUser
     directories: tuple[str, ...]
+    log: tuple[str, str] | None
+    """The pod's log directory, and the folders in it that the container's log needs."""
     notes: tuple[str, ...]
     relabelling: Relabelling
 
@@ -98,11 +101,9 @@ async def prepare_bundle(node: Node, order: BundleOrder) -> Bundle:
     bundle = dataclasses.replace(bundle, config_json=config_json)
     if remote:
         what = f"making the directories that container {order.container.name} mounts"
-        params = {"action": "make", "directories": list(bundle.directories)}
+        params = {"action": "make", "directories": list(bundle.directories), "log": bundle.log}
         await node.in_job("hostpaths", params, HOST_PATH_SECONDS, what)
-    await settled(
-        node.in_thread(lambda: _write(node, order, bundle, [] if remote else bundle.directories), WRITE_SECONDS, what)
-    )
+    await settled(node.in_thread(lambda: _write(node, order, bundle, made=remote), WRITE_SECONDS, what))
     if bundle.relabelling.trees:
         what = f"labelling the volumes of container {order.container.name}"
         await node.in_job("relabel", dataclasses.asdict(bundle.relabelling), RELABEL_SECONDS, what)
@@ -147,18 +148,23 @@ def _build(node: Node, order: BundleOrder, target: str, sources: HostSources) ->
     devices = wanted_devices((device.name for device in config.CDI_devices), config.annotations)
     if devices:
         node.cdi.inject(built.config, devices)
-    log_directory = [os.path.dirname(container.meta.log_path)] if container.meta.log_path else []
     return Bundle(
         config_json=json.dumps(built.config, separators=(",", ":")).encode(),
         user=user,
-        directories=(*sources.ensure_dirs, *log_directory),
+        directories=sources.ensure_dirs,
+        log=_log_folders(container.meta.log_path, log_directory(pod.config)),
         notes=built.notes,
         relabelling=relabelling(inputs),
     )
 
 
-def _write(node: Node, order: BundleOrder, bundle: Bundle, directories: Iterable[str]) -> None:
-    look.make(list(directories))
+def _log_folders(path: str, directory: str) -> tuple[str, str] | None:
+    return (directory, os.path.dirname(os.path.relpath(path, directory))) if path else None
+
+
+def _write(node: Node, order: BundleOrder, bundle: Bundle, *, made: bool) -> None:
+    if not made:
+        look.make(list(bundle.directories), bundle.log)
     directory = node.container_dir(order.container.id)
     os.makedirs(f"{directory}/rootfs", 0o711, exist_ok=True)
     write_file(f"{directory}/config.json", bundle.config_json, 0o600)
@@ -188,6 +194,7 @@ def create_request(node: Node, container: Container, rootfs: RootfsSpec, config_
         stdin=config.stdin,
         stdin_once=config.stdin and config.stdin_once,
         log_path=container.meta.log_path,
+        log_directory=log_directory(node.pods.get(container.pod_id).config),
         alone=cgroup_alone(config_json),
         checkpoint=restored_from(node.container_dir(container.id)),
         options=dict.fromkeys(("tcp_close", "file_locks", "ext_unix_sk"), True),

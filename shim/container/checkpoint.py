@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from shim.container.checkpoint_names import CONFIG, SPEC, STATUS, TIMES
+from shim.container.spec.paths import log_directory
 from shim.container.status import image_of
 from shim.errors import FailedPrecondition, InvalidArgument, WherryError
 from shim.monitor.protocol import CheckpointRequest
@@ -58,7 +59,8 @@ async def _save(node: Node, container: Container, location: str, seconds: float)
     folder = f"{node.container_dir(container.id)}/checkpoint-{secrets.token_hex(4)}"
     try:
         await settled(save_containers(node, {folder: container}, DEFAULTS, seconds))
-        params = {"action": "pack", "folder": folder, "location": location, "log": container.meta.log_path}
+        log = {"log": container.meta.log_path, "log_directory": log_directory(node.pods.get(container.pod_id).config)}
+        params = {"action": "pack", "folder": folder, "location": location, **log}
         await node.in_job("checkpoint", params, seconds, f"writing checkpoint {location}")
     finally:
         await settled(node.jobs.job("rmtree", {"paths": [folder]}, timeout=None))

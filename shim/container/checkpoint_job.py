@@ -20,6 +20,7 @@ import stat
 import tarfile
 from typing import IO, TYPE_CHECKING, Any
 
+from shim.beneath import open_beneath
 from shim.container.checkpoint_names import CONFIG, INVENTORY, LOG, SPEC
 from shim.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from shim.image.unpack import sandbox, tar
@@ -183,7 +184,7 @@ def _pack(params: dict[str, Any]) -> dict[str, Any]:
     """Write the tar beside its place, then move it there; the container's log goes with it."""
     folder, location = params["folder"], params["location"]
     if params.get("log"):
-        _copy_log(params["log"], os.path.join(folder, LOG))
+        _copy_log(params["log"], params["log_directory"], os.path.join(folder, LOG))
     partial = f"{location}.partial"
     try:
         with tarfile.open(partial, "w") as archive:
@@ -198,9 +199,9 @@ def _pack(params: dict[str, Any]) -> dict[str, Any]:
     return {"bytes": os.stat(location).st_size}
 
 
-def _copy_log(log: str, copy: str) -> None:
+def _copy_log(log: str, directory: str, copy: str) -> None:
     try:
-        with _open_plain(log) as file, open(copy, "wb") as out:
+        with open(open_beneath(log, directory, os.O_RDONLY | os.O_NONBLOCK), "rb") as file, open(copy, "wb") as out:
             shutil.copyfileobj(file, out, 1 << 20)
     except FileNotFoundError:
         return

@@ -20,7 +20,7 @@ from shim.container.spec.paths import container_log_path
 from shim.container.spec.signals import parse_signal, stop_signal
 from shim.container.spec.validate import validate_container
 from shim.container.volumes import prepare_volumes
-from shim.errors import AlreadyExists, FailedPrecondition
+from shim.errors import AlreadyExists, FailedPrecondition, ResourceExhausted, WherryError
 from shim.events import EventKind
 from shim.gen.runtime.v1 import api_pb2
 from shim.monitor.protocol import StartFailed
@@ -182,6 +182,14 @@ async def _hand_over(node: Node, order: Order, request: ContainerCreate, rollbac
         return await settled(monitor.create(request))
     except StartFailed:
         return 0
+    except WherryError as error:
+        limit = order.config.linux.resources.memory_limit_in_bytes
+        if limit and error.details.get("fault", {}).get("kind") == "protocol":  # a process of ours ended without a word
+            raise ResourceExhausted(
+                f"the first process of container {order.name!r} was ended while it was made, it seems by its memory limit of "
+                f"{limit} bytes; raise linux.resources.memory_limit_in_bytes"
+            ) from error
+        raise
 
 
 async def _commit(node: Node, container: Container, bundle: Bundle, pid: int) -> None:

@@ -102,7 +102,7 @@ class Container:
         self._pid_namespace = bool(request.alone) or has_own_pid_namespace(request.bundle)
         try:
             self.stdio = self._streams()
-            self.stdio.open(request.log_path)
+            self.stdio.open(request.log_path, request.log_directory)
         except OSError as error:
             if error.filename != request.log_path or error.errno in _FULL:
                 raise
@@ -307,7 +307,7 @@ class Container:
             self._watch_memory().wake(left["oom"], rest)
         if left["stdio"] is not None:
             self.stdio = self._streams()
-            self.stdio.wake(left["stdio"], rest, self.request.log_path)
+            self.stdio.wake(left["stdio"], rest, self.request.log_path, self.request.log_directory)
             if self.stdio.log is not None:
                 self.stdio.log.on_loss = self._log_lost
                 if self.stdio.log.losing:

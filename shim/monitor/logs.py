@@ -14,6 +14,7 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
+from shim.beneath import open_beneath
 from shim.errors import FailedPrecondition
 
 if TYPE_CHECKING:
@@ -116,15 +117,20 @@ class LogFile:
     When the disk is full, lines are dropped and counted in `lost_bytes`; the file keeps whole lines only.
     """
 
-    __slots__ = ("_fd", "_losing", "lost_bytes", "on_loss", "path")
+    __slots__ = ("_fd", "_losing", "below", "lost_bytes", "on_loss", "path")
 
-    def __init__(self, path: str, fd: int = -1) -> None:
-        """Open or create the log, or go on with `fd`; raises OSError, FailedPrecondition for what is no regular file."""
+    def __init__(self, path: str, fd: int = -1, *, below: str = "") -> None:
+        """Open or create the log, or go on with `fd`; raises OSError, FailedPrecondition for what is no regular file.
+
+        `below` is a directory above it: from there on no symbolic link is followed, because who may write to a pod's log
+        directory must not choose where the daemon writes.
+        """
         self.path = path
+        self.below = below
         self.lost_bytes = 0
         self.on_loss: Callable[[str], None] = _ignore
         self._losing = False
-        self._fd = fd if fd >= 0 else _open(path)
+        self._fd = fd if fd >= 0 else _open(path, below)
 
     @property
     def fd(self) -> int:
@@ -171,7 +177,7 @@ class LogFile:
 
     def reopen(self) -> None:
         """Go on in a new file at the same path; on an error the old one stays in use."""
-        fresh = _open(self.path)
+        fresh = _open(self.path, self.below)
         os.close(self._fd)
         self._fd = fresh
 
@@ -182,8 +188,15 @@ class LogFile:
             self._fd = -1
 
 
-def _open(path: str) -> int:
-    fd = os.open(path, _FLAGS, 0o640)
+def _open(path: str, below: str) -> int:
+    try:
+        fd = open_beneath(path, below, _FLAGS, 0o640) if below else os.open(path, _FLAGS, 0o640)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise FailedPrecondition(
+            f"log path {path} leads through a symbolic link in the pod's log directory; remove it"
+        ) from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise FailedPrecondition(f"log path {path} is not a regular file; remove it")

@@ -122,6 +122,8 @@ class ContainerCreate:
     stdin: bool = False
     stdin_once: bool = False
     log_path: str = ""
+    log_directory: str = ""
+    """A directory above log_path, below which no symbolic link is followed; "": anywhere."""
     systemd_cgroup: bool = False
     alone: str = ""
     """The directory of its v2 cgroup, where one process can make the container and become its init (runtime.launch.alone)."""

@@ -133,9 +133,9 @@ class Stdio:
         self.terminal_fd = -1
         self.stdin_fd = -1
 
-    def open(self, log_path: str) -> None:
+    def open(self, log_path: str, log_directory: str = "") -> None:
         """Open the log and make the pipes; raises OSError, FailedPrecondition."""
-        self.log = LogFile(log_path) if log_path else None
+        self.log = LogFile(log_path, below=log_directory) if log_path else None
         try:
             if not self._terminal:
                 self._make_pipes()
@@ -170,13 +170,13 @@ class Stdio:
             "stdin": luggage.add(self.stdin_fd),
         }
 
-    def wake(self, left: dict[str, Any], rest: Rest, log_path: str) -> None:
+    def wake(self, left: dict[str, Any], rest: Rest, log_path: str, log_directory: str = "") -> None:
         """Take over from the keeper what an earlier monitor left."""
         tails = {name: rest.tails.get(rest.fd(index)) for name, index in left["outputs"].items()}
         logs = [tail.log for tail in tails.values() if tail is not None and tail.log is not None]
         if left["log"] >= 0:
             self.log = logs[0] if logs else LogFile("", rest.fd(left["log"]))
-            self.log.path = log_path
+            self.log.path, self.log.below = log_path, log_directory
             self.log.lost_bytes += left["lost"]
         self.stdin_fd = rest.fd(left["stdin"])
         for name, tail in tails.items():

@@ -12,16 +12,17 @@ import structlog
 from runtime.apply.cgroup import detect
 from runtime.apply.cgroup.group import Cgroup
 from runtime.apply.cgroup.scope import Scope
-from runtime.errors import CgroupFault, RuntimeFault
+from runtime.errors import RuntimeFault
 from runtime.plan.cgroup import cgroup_paths
 from runtime.plan.systemd import unit_of
 from runtime.spec.parse_resources import parse_resources
 from runtime.spec.reader import Reader
 from runtime.spec.validate_resources import validate_resources
+from shim import wire
 from shim.container.bundle import spec_settings
 from shim.container.limits import added, merged
 from shim.container.spec.resources import linux_resources
-from shim.errors import FailedPrecondition, Internal, InvalidArgument, WherryError
+from shim.errors import FailedPrecondition
 from shim.gen.runtime.v1 import api_pb2
 from shim.pod.cgroup import pod_cgroup, scope_of
 from shim.pod.rollback import settled
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 CGROUP_SECONDS = 20.0
-EINVAL, EBUSY = 22, 16
 _locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 """One update of a pod at a time; a lock lives while somebody holds or awaits it."""
 
@@ -89,10 +89,4 @@ def _write(pod: Pod, scope: str, document: dict[str, Any]) -> None:
             cgroup.create()  # its first container would have made it
         cgroup.apply(limits)
     except RuntimeFault as fault:
-        raise _error_of(fault) from fault
-
-
-def _error_of(fault: RuntimeFault) -> WherryError:
-    if isinstance(fault, CgroupFault) and fault.errno not in (EINVAL, EBUSY):
-        return Internal(str(fault))
-    return FailedPrecondition(str(fault)) if fault.errno == EBUSY or fault.kind == "kernel" else InvalidArgument(str(fault))
+        raise wire.error_of(wire.value_of(fault)) from fault

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
+from google.protobuf.message import Message
 
 from shim.errors import WherryError
+from shim.rpc.enums import check_enums
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,6 +38,8 @@ def unary(name: str, handler: Unary) -> Callable[[Any, grpc.aio.ServicerContext[
         started = time.perf_counter()
         with structlog.contextvars.bound_contextvars(rpc=name, **_subject(request)):
             try:
+                if isinstance(request, Message):  # and not a stream of them
+                    check_enums(request)
                 response = await handler(request)
             except asyncio.CancelledError:
                 log.info("call cancelled by the client", ms=_since(started))
@@ -57,6 +61,8 @@ def stream(name: str, handler: Stream) -> Callable[[Any, grpc.aio.ServicerContex
         started = time.perf_counter()
         with structlog.contextvars.bound_contextvars(rpc=name):
             try:
+                if isinstance(request, Message):
+                    check_enums(request)
                 answers = handler(request)
                 await context.send_initial_metadata(())  # a client that has it knows that it is being served
                 async for response in answers:
@@ -74,15 +80,16 @@ def status_of(error: Exception, milliseconds: float) -> tuple[grpc.StatusCode, s
     """Log an error and give its status; one that is not of our tree is our fault."""
     if not isinstance(error, WherryError):
         if isinstance(error, OSError):
-            log.error("call failed", error=f"{type(error).__name__}: {error}", ms=milliseconds)
+            log.error("call failed", error=_clip(f"{type(error).__name__}: {error}"), ms=milliseconds)
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 return grpc.StatusCode.RESOURCE_EXHAUSTED, _clip(f"{error}: make room where root, state and logs lie")
             return grpc.StatusCode.INTERNAL, _clip(f"{error}")
         log.error("call failed unexpectedly", ms=milliseconds, exc_info=error)
         return grpc.StatusCode.INTERNAL, _clip(f"unexpected {type(error).__name__}: {error}")
     level = log.debug if error.code in QUIET else log.warning
-    level("call failed", code=error.code, error=str(error), ms=milliseconds)
-    return getattr(grpc.StatusCode, error.code, grpc.StatusCode.UNKNOWN), _clip(str(error))
+    message = _clip(str(error))
+    level("call failed", code=error.code, error=message, ms=milliseconds)
+    return getattr(grpc.StatusCode, error.code, grpc.StatusCode.UNKNOWN), message
 
 
 def _clip(message: str) -> str:

@@ -12,7 +12,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from runtime.launch.ending import remove_folder
+from runtime.kernel.mount import fsmount, fsopen
 from shim import process, wire
 from shim.monitor.files import SOCKET
 from shim.monitor.protocol import ContainerCreate, ExecRequest, encode
@@ -162,11 +162,13 @@ class _Stage:
         self._monitor.close()
 
 
-def _folder() -> str:
-    """Make a directory nobody else can write to; the tempfile module would bring `random`, which every fork seeds anew."""
-    folder = f"/tmp/wherry-rehearsal-{os.urandom(8).hex()}"  # noqa: S108 - unguessable, and mkdir fails when it exists
-    os.mkdir(folder, 0o700)
-    return folder
+def _folder() -> int:
+    """Open a file system of our own that is mounted nowhere: it is gone with its descriptor, however this process ends."""
+    context = fsopen("tmpfs")
+    try:
+        return fsmount(context)
+    finally:
+        os.close(context)
 
 
 def rehearse() -> None:
@@ -174,11 +176,10 @@ def rehearse() -> None:
     folder = _folder()
     try:
         for _ in range(ROUNDS):
-            stage = _Stage(folder)
+            stage = _Stage(f"/proc/self/fd/{folder}")
             try:
                 stage.play()
             finally:
                 stage.close()
     finally:
-        with contextlib.suppress(OSError):
-            remove_folder(folder)
+        os.close(folder)

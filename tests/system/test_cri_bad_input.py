@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 Code = grpc.StatusCode
-BAD, STATE, UNKNOWN = Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION, Code.UNKNOWN
+BAD, STATE, FULL = Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION, Code.RESOURCE_EXHAUSTED
+UNKNOWN = Code.UNKNOWN
 BOUND = 5.0
 """Seconds within which every answer must be there."""
 
@@ -64,7 +65,17 @@ CONTAINERS: dict[str, tuple[Spoil, grpc.StatusCode, str]] = {
     "overflowing uid": (lambda config: setattr(security(config).run_as_user, "value", 2**40), BAD, "run_as_user"),
     "negative memory": (lambda config: setattr(config.linux.resources, "memory_limit_in_bytes", -5), BAD, "memory_limit"),
     "garbage cpuset": (lambda config: setattr(config.linux.resources, "cpuset_cpus", "x"), BAD, "cpuset_cpus 'x'"),
-    "absent cpus": (lambda config: setattr(config.linux.resources, "cpuset_cpus", "999"), UNKNOWN, "cpuset"),
+    "absent cpus": (lambda config: setattr(config.linux.resources, "cpuset_cpus", "999"), BAD, "the cgroup above has not all"),
+    "little memory": (
+        lambda config: setattr(config.linux.resources, "memory_limit_in_bytes", 1 << 14),
+        FULL,
+        "raise linux.res",
+    ),
+    "short period": (
+        lambda config: setattr(config.linux.resources, "cpu_period", 1),
+        BAD,
+        "its quota and period are 1 ms to 1 s",
+    ),
     "oom score": (lambda config: setattr(config.linux.resources, "oom_score_adj", 5000), BAD, "oom_score_adj 5000"),
     "env name": (lambda config: config.envs.append(api_pb2.KeyValue(key="a=b", value=b"x")), BAD, "envs[0].key"),
     "NUL in env": (lambda config: config.envs.append(api_pb2.KeyValue(key="a", value=b"x\0y")), BAD, "NUL"),

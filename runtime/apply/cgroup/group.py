@@ -314,9 +314,9 @@ class Cgroup:
                 feature=file,
                 step="limit the container",
             )
-        detail = f"the kernel refuses {value} for {file}"
-        if error.errno == EBUSY and file.startswith("memory."):
-            detail += ": the container uses more than that"
+        from runtime.apply.cgroup.advice import advice
+
+        detail = f"the kernel refuses {value} for {file}{advice(file, error.errno)}"
         return CgroupFault.from_os(error, "limit the container", detail)
 
     def apply_devices(self, rules: tuple[DeviceRule, ...]) -> None:

@@ -10,11 +10,14 @@ module is imported by the spawner and knows nothing of CRI's messages; `sources`
 from __future__ import annotations
 
 import base64
+import contextlib
+import errno
 import os
 import re
 import stat
 from typing import TYPE_CHECKING, Any
 
+from runtime.kernel.path import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from shim.container.spec.mountinfo import propagation_of
 from shim.container.spec.regular import read_regular
 from shim.errors import FailedPrecondition, InvalidArgument
@@ -38,6 +41,8 @@ LOCAL = re.compile(f"(?:{_LOCAL_DISKS}|{_KERNEL}|{_MORE})")
 """Types of file systems that no other machine and no other process has to answer for."""
 _TYPE = re.compile(r" - (\S+) ")
 
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
 Found = dict[str, Any]
 Json = dict[str, Any]
 
@@ -46,7 +51,7 @@ def run(params: Json, fds: list[int], report: Callable[[Json], None]) -> Json:
     """Do what params["action"] says, "look" or "make"; the entry point of the "hostpaths" job."""
     del fds, report
     if params["action"] == "make":
-        return make(params["directories"])
+        return make(params["directories"], params.get("log"))
     return look(params)
 
 
@@ -55,14 +60,36 @@ def may_hang() -> bool:
     return not all(LOCAL.fullmatch(kind) for kind in set(_TYPE.findall(_mountinfo())))
 
 
-def make(directories: list[str]) -> Json:
-    """Create directories (0755) with their parents; raise FailedPrecondition naming the one that cannot be."""
+def make(directories: list[str], log: tuple[str, str] | None = None) -> Json:
+    """Create directories (0755) with their parents; raise FailedPrecondition naming the one that cannot be.
+
+    `log` is a pod's log directory and the folders of a log in it, which are reached through no symbolic link.
+    """
     for directory in directories:
         try:
             os.makedirs(directory, 0o755, exist_ok=True)
         except OSError as error:
             raise FailedPrecondition(f"directory {directory} on the host cannot be created: {error.strerror}") from error
+    if log is not None:
+        make([log[0]])
+        _make_below(*log)
     return {}
+
+
+def _make_below(directory: str, folders: str) -> None:
+    above = os.open(directory, _FOLDER)
+    try:
+        for name in filter(None, folders.split("/")):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=above)
+            inner = openat2(above, name, _FOLDER, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+            os.close(above)
+            above = inner
+    except OSError as error:
+        why = "a symbolic link is in its place; remove it" if error.errno == errno.ELOOP else error.strerror
+        raise FailedPrecondition(f"log directory {directory}/{folders} on the host cannot be created: {why}") from error
+    finally:
+        os.close(above)
 
 
 def look(wanted: Json) -> Found:

@@ -26,9 +26,14 @@ def container_log_path(config: ContainerConfig, pod: PodSandboxConfig) -> str:
     if not directory.startswith("/") or "\0" in directory:
         raise InvalidArgument(f"log_directory {directory!r} is not an absolute path")
     path = posixpath.normpath(posixpath.join(directory, name))
-    if name.startswith("/") or "\0" in name or not path.startswith(posixpath.normpath(directory).rstrip("/") + "/"):
+    if name.startswith("/") or "\0" in name or not path.startswith(log_directory(pod).rstrip("/") + "/"):
         raise InvalidArgument(f"log_path {name!r} leaves the pod's log_directory {directory!r}")
     return path
+
+
+def log_directory(pod: PodSandboxConfig) -> str:
+    """Give the pod's log directory, the beginning of every `container_log_path` in it; "" when it has none."""
+    return posixpath.normpath(pod.log_directory) if pod.log_directory else ""
 
 
 def cgroups_path(pod: PodSandboxConfig, container_id: str, settings: SpecSettings) -> str:

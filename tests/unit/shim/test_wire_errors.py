@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+from errno import EBUSY, EINVAL, ENOSPC
 from typing import TYPE_CHECKING
 
 import pytest
 
-from runtime.errors import NotFoundFault, SpecFault, StartFault
+from runtime.errors import CgroupFault, NotFoundFault, SpecFault, StartFault
 from shim import errors, wire
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ def test_every_class_comes_out_as_itself(kind: type[errors.WherryError]) -> None
         (NotFoundFault("container x does not exist"), errors.NotFound),
         (SpecFault("must be a string", pointer="/process/cwd"), errors.InvalidArgument),
         (StartFault("", errno=2, path="/nope"), errors.WherryError),
+        (CgroupFault("cpu shares 1 are too few", step="plan the cgroup"), errors.InvalidArgument),
+        (CgroupFault("", step="limit the container", errno=EINVAL), errors.InvalidArgument),
+        (CgroupFault("", step="limit the container", errno=EBUSY), errors.FailedPrecondition),
+        (CgroupFault("", step="limit the container", errno=ENOSPC), errors.FailedPrecondition),  # a cpuset's word
+        (CgroupFault("", step="make the cgroup", errno=ENOSPC), errors.ResourceExhausted),
+        (CgroupFault("", step="make the cgroup", errno=EINVAL), errors.WherryError),
     ],
 )
 def test_faults_of_the_runtime(fault: Exception, kind: type[errors.WherryError]) -> None:

@@ -112,7 +112,7 @@ def test_packing_replaces_the_location_or_leaves_it(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("line\n")
     location = tmp_path / "out.tar"
     location.write_text("old")
-    job(action="pack", folder=source, location=str(location), log=str(tmp_path / "log"))
+    job(action="pack", folder=source, location=str(location), log=str(tmp_path / "log"), log_directory=str(tmp_path))
     with tarfile.open(location) as tar:
         assert set(tar.getnames()) == {"config.dump", "checkpoint", "checkpoint/a", "container.log"}
     with pytest.raises(OSError, match="No such file"):

@@ -132,10 +132,37 @@ def test_reopen_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "log").symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError, match="symbolic") as caught:
+    with pytest.raises(FailedPrecondition, match="symbolic link"):
         LogFile(str(tmp_path / "log"))
-    assert caught.value.errno == errno.ELOOP
     assert not (tmp_path / "victim").exists()
+
+
+@pytest.mark.parametrize("where", ["pod/main/log", "pod/log"])
+def test_no_link_below_the_log_directory_is_followed(tmp_path: Path, where: str) -> None:
+    """The directory itself may be reached by one: that is kubelet's affair."""
+    outside, pod = tmp_path / "outside", tmp_path / "pod"
+    outside.mkdir()
+    (tmp_path / "real").mkdir()
+    pod.symlink_to(tmp_path / "real")
+    LogFile(str(pod / "fine"), below=str(pod)).close()
+    (pod / "main").symlink_to(outside)
+    (pod / "log").symlink_to(outside / "log")
+    with pytest.raises(FailedPrecondition, match=r"leads through a symbolic link in the pod's log directory; remove it"):
+        LogFile(str(tmp_path / where), below=str(pod))
+    assert (os.listdir(outside), sorted(os.listdir(pod))) == ([], ["fine", "log", "main"])
+
+
+def test_a_log_is_reopened_through_no_link(tmp_path: Path) -> None:
+    (tmp_path / "pod/main").mkdir(parents=True)
+    log = LogFile(str(tmp_path / "pod/main/log"), below=str(tmp_path / "pod"))
+    (tmp_path / "pod/main").rename(tmp_path / "pod/old")
+    (tmp_path / "pod/main").symlink_to(tmp_path)
+    with pytest.raises(FailedPrecondition, match="symbolic link"):
+        log.reopen()
+    log.write([b"still\n"])
+    log.close()
+    assert (tmp_path / "pod/old/log").read_bytes() == b"still\n"
+    assert not (tmp_path / "log").exists()
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device"])

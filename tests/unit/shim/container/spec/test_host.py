@@ -204,3 +204,16 @@ def test_directories_are_made_and_the_refused_one_is_named(tmp_path):
     assert (tmp_path / "a" / "b").is_dir()
     with pytest.raises(FailedPrecondition, match="file/below"):
         look.make([str(tmp_path / "file" / "below")])
+
+
+def test_folders_of_logs_are_made_through_no_link(tmp_path):
+    pod, outside = tmp_path / "pod", tmp_path / "outside"
+    outside.mkdir()
+    look.make([], (str(pod), "main/deep"))
+    assert (pod / "main/deep").is_dir()
+    (pod / "side").symlink_to(outside)
+    (pod / "file").touch()
+    for folders, why in (("side", "a symbolic link is in its place"), ("side/deep", "a symbolic"), ("file/deep", "directory")):
+        with pytest.raises(FailedPrecondition, match=f"{pod}/{folders} on the host cannot be created: .*{why}"):
+            look.make([], (str(pod), folders))
+    assert list(outside.iterdir()) == []
