@@ -81,8 +81,13 @@ class Client:
         return default.network(subnets, **options)
 
     def add(self, network: NetworkList, attachment: Attachment) -> Result:
-        """Attach; raise CniFault after undoing everything when a plugin fails."""
+        """Attach; raise CniFault after undoing everything when a plugin fails.
+
+        All plugins are looked for before the first is run: one that is missing could not undo its part, and hides no other's.
+        """
         _check(attachment, needs_netns=True)
+        for plugin in network.plugins:
+            self._executor.find(plugin.type)
         call = _Call(self._executor, network, attachment, self._negotiate(network))
         self._loopback(attachment)
         try:

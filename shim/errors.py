@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+UNDONE = "undone"
+"""In an error's `details`: what failed has left nothing, so that its caller need not undo it."""
+
+
 class WherryError(Exception):
     """Base of the tree; `code` is the name of a grpc.StatusCode, so that this module need not import grpc."""
 

@@ -15,7 +15,7 @@ from cni import conflist, plugins, wire
 from cni.client import Attachment, Client
 from cni.conflist import NetworkList
 from cni.errors import CniFault, ConfigFault, PluginTimeout
-from shim.errors import DeadlineExceeded, InvalidArgument, Unavailable, WherryError
+from shim.errors import UNDONE, DeadlineExceeded, InvalidArgument, Unavailable, WherryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,9 @@ def run(params: dict[str, Any], _fds: list[int], _report: Callable[[dict[str, An
     except PluginTimeout as fault:
         raise DeadlineExceeded(f"network: {_text(fault)}") from fault
     except CniFault as fault:
-        raise NetworkError(f"network: {_text(fault)}") from fault
+        error = NetworkError(f"network: {_text(fault)}")
+        error.details = {UNDONE: params["action"] == "add" and not getattr(fault, "__notes__", ())}
+        raise error from fault
 
 
 def _text(fault: CniFault) -> str:

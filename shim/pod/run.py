@@ -14,7 +14,7 @@ from shim.container.spec.inputs import SpecSettings
 from shim.container.spec.security import require_selinux
 from shim.container.spec.sysctls import pod_sysctls
 from shim.container.spec.validate import validate_pod
-from shim.errors import AlreadyExists, InvalidArgument, Unavailable
+from shim.errors import UNDONE, AlreadyExists, InvalidArgument, Unavailable, WherryError
 from shim.events import EventKind
 from shim.gen.runtime.v1 import api_pb2
 from shim.pod.capabilities import capabilities
@@ -30,6 +30,7 @@ from shim.store.pods import Pod, PodMeta, PodStatus, pod_name
 if TYPE_CHECKING:
     from shim.gen.runtime.v1.api_pb2 import PodSandboxConfig
     from shim.monitor.client import MonitorClient
+    from shim.pod.network import Attached
     from shim.pod.node import Node
 
 log = structlog.get_logger()
@@ -68,8 +69,8 @@ def _check(node: Node, config: PodSandboxConfig, runtime_handler: str) -> str:
 
 async def _run_or_find(node: Node, name: str, config: PodSandboxConfig, handler: str) -> str:
     pod = node.pods.named(name)
-    if pod is not None and not pod.status.ready_at:  # no call makes it: its undoing has failed
-        await remove_pod_sandbox(node, pod.id)
+    if pod is not None and (pod.failed or not pod.status.ready_at):  # no call makes it: its undoing has failed
+        await _set_aside(node, pod)
         pod = None
     if pod is None:
         return await _run(node, name, config, handler)
@@ -77,6 +78,18 @@ async def _run_or_find(node: Node, name: str, config: PodSandboxConfig, handler:
         return pod.id
     state = "ready" if pod.ready else "stopped"
     raise AlreadyExists(f"pod {name!r} exists as {pod.id}, {state}; remove it or use the next attempt")
+
+
+async def _set_aside(node: Node, pod: Pod) -> None:
+    """Undo what is left of a failed call; what still cannot be undone is kept under another name, out of the next one's way."""
+    try:
+        await remove_pod_sandbox(node, pod.id)
+    except (WherryError, OSError) as error:
+        if not pod.failed:
+            raise
+        log.warning("a pod that failed cannot be removed yet", pod=pod.id, error=str(error))
+        name = f"{pod.name}_{pod.id[:12]}"
+        await node.pods.rename(pod.id, lambda kept: dataclasses.replace(kept, meta=dataclasses.replace(kept.meta, name=name)))
 
 
 async def _run(node: Node, name: str, config: PodSandboxConfig, handler: str) -> str:
@@ -140,13 +153,28 @@ async def _set_up(node: Node, pod: Pod, monitor: MonitorClient, rollback: Rollba
     timing.mark("files")
     status = dataclasses.replace(pod.status, ready_at=time.time_ns(), namespaces={**namespaces.paths, "shm": namespaces.shm})
     if pod.meta.netns:
-        rollback.undo("network", _detach, node, pod)
-        attached = await node.network.attach(pod)
+        attached = await _attach(node, pod, rollback)
         timing.mark("network")
         status = dataclasses.replace(
             status, network="added", network_name=attached.name, ips=attached.ips, cni_result=attached.result
         )
     return status
+
+
+async def _attach(node: Node, pod: Pod, rollback: Rollback) -> Attached:
+    """Run ADD; where it has failed and says that nothing is left of it, there is nothing to undo."""
+    needed = True
+
+    async def undo() -> None:
+        if needed:
+            await _detach(node, pod)
+
+    rollback.undo("network", undo)
+    try:
+        return await node.network.attach(pod)
+    except WherryError as error:
+        needed = not error.details.get(UNDONE)
+        raise
 
 
 async def _detach(node: Node, pod: Pod) -> None:

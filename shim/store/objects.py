@@ -166,6 +166,20 @@ class ObjectStore(Generic[I, S]):
             self._items[item_id] = changed
             return changed
 
+    async def rename(self, item_id: str, renamed: Callable[[I], I]) -> None:
+        """Let an object have the name that `renamed` gives it; the one it had is free then. Raises NotFound when it is gone."""
+        await asyncio.shield(self._rename(item_id, renamed))
+
+    async def _rename(self, item_id: str, renamed: Callable[[I], I]) -> None:
+        async with self._locks.setdefault(item_id, asyncio.Lock()):
+            item = self.get(item_id)
+            changed = renamed(item)
+            values = (changed.name, changed.encode()[1], item_id)
+            statement = f"UPDATE {self._kind} SET name = ?, metadata = ? WHERE id = ?"  # noqa: S608 - the name is ours
+            await self._database.write(lambda connection: connection.execute(statement, values))
+            self._names.pop(item.name, None)
+            self._publish(changed)
+
     async def remove(self, item_id: str) -> None:
         """Delete the row and forget the object; harmless when it is gone."""
         await asyncio.shield(self._remove(item_id))

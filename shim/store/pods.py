@@ -75,6 +75,11 @@ class Pod:
         return self.status.ready_at > 0 and self.status.stopped_at == 0
 
     @property
+    def failed(self) -> bool:
+        """Whether its RunPodSandbox failed, and so did the undoing: it is kept so that its removal can try again."""
+        return 0 < self.status.ready_at == self.status.stopped_at
+
+    @property
     def host_network(self) -> bool:
         """Whether the pod uses the node's network."""
         return not self.meta.netns

@@ -16,6 +16,7 @@ from shim.gen.runtime.v1 import api_pb2
 from tests.support import images
 from tests.support.daemon import BUSYBOX
 from tests.support.images import entry, folder
+from tests.support.racing import attacker, rounds
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -192,3 +193,31 @@ def test_streams_that_are_cut(wherryd: Wherryd, pods: PodMaker) -> None:
     wait_for(lambda: held() <= before + 2, "the descriptors of the cut streams to be closed")
     left = wherryd.cri.execute(container, "sh", "-c", "ps -o args | grep -c '[s]leep 77'").stdout
     assert left == b"0\n"
+
+
+def test_a_log_directory_whose_folders_change_into_links(wherryd: Wherryd, pods: PodMaker, tmp_path: Path) -> None:
+    """Who may write to a pod's log directory cannot lead the daemon elsewhere, at create or at rotation, however often."""
+    cri, config = wherryd.cri, pods.pod()
+    outside, logs = tmp_path / "outside", Path(config.log_directory)
+    outside.mkdir()
+    (logs / "main").mkdir(parents=True)
+    (logs / "trap").symlink_to(outside)
+    pod = cri.run_pod(config)
+    running = cri.create(pod, pods.container(BUSYBOX, ["sleep", "1000"], name="rotated", log_path="main/rotated.log"), config)
+    cri.start(running)
+    served, refused = 0, set()
+    with attacker(logs / "main", logs / "trap"):
+        for number in rounds(2.0):
+            order = pods.container(BUSYBOX, ["true"], name=f"c{number}", log_path=f"main/{number}.log")
+            for call in (
+                lambda: cri.runtime.ReopenContainerLog(api_pb2.ReopenContainerLogRequest(container_id=running), timeout=10),
+                lambda o=order: cri.remove(cri.create(pod, o, config)),
+            ):
+                try:
+                    call()
+                    served += 1
+                except grpc.RpcError as error:
+                    refused.add((error.code(), "symbolic link" in error.details()))
+            assert os.listdir(outside) == []
+    assert served > 0
+    assert refused == {(grpc.StatusCode.FAILED_PRECONDITION, True)}

@@ -240,6 +240,9 @@ def test_bad_containers_leave_nothing(wherryd: Wherryd, pods: PodMaker) -> None:
     assert set(left(wherryd)) <= set(before)
 
 
+ANSWER = """test $CNI_COMMAND = ADD && echo '{"cniVersion": "1.0.0", "ips": [{"address": "10.99.0.2/24"}]}'; exit 0"""
+
+
 def use_plugin(wherryd: Wherryd, script: str) -> None:
     """Make a shell script the node's only network plugin."""
     binaries: Path = wherryd.folder / "bin"
@@ -277,6 +280,40 @@ def test_a_network_plugin_that_misbehaves(wherryd: Wherryd, pods: PodMaker, scri
     assert time.monotonic() - started < 8
     for name in os.listdir(wherryd.conf_dir):
         os.unlink(wherryd.conf_dir / name)
+    wherryd.cri.remove_all()
+    assert left(wherryd) == []
+
+
+def test_a_plugin_that_is_not_there_leaves_nothing_in_the_way(wherryd: Wherryd, pods: PodMaker) -> None:
+    """The same call again is a call of its own, and succeeds once the plugin is there."""
+    use_plugin(wherryd, ANSWER)
+    plugin, config = wherryd.folder / "bin/testplugin", pods.pod()
+    plugin.rename(plugin.with_name("hidden"))
+    for _ in range(2):
+        code, details = code_of(lambda: wherryd.cri.run_pod(config))
+        assert (code, "'testplugin' is neither bundled nor found" in details) == (Code.UNKNOWN, True), details
+        assert wherryd.cri.pods() == []
+        assert left(wherryd) == []
+    plugin.with_name("hidden").rename(plugin)
+    assert wherryd.cri.pod_status(wherryd.cri.run_pod(config)).state == api_pb2.SANDBOX_READY
+
+
+def test_a_failed_pod_that_cannot_be_undone_reserves_no_name(wherryd: Wherryd, pods: PodMaker) -> None:
+    """What may hold an address is kept, NOTREADY, until the plugin gives it back; the same call runs another pod meanwhile."""
+    broken = wherryd.folder / "broken"
+    use_plugin(wherryd, f"test -e {broken} && exit 3; {ANSWER}")
+    broken.touch()
+    config = pods.pod()
+    for kept in (1, 2):
+        assert code_of(lambda: wherryd.cri.run_pod(config))[0] is Code.UNKNOWN
+        assert [pod.state for pod in wherryd.cri.pods()] == [api_pb2.SANDBOX_NOTREADY] * kept
+    wherryd.disconnect()
+    wherryd.process.stop()
+    wherryd.start()
+    broken.unlink()
+    pod = wherryd.cri.run_pod(config)
+    assert wherryd.cri.pod_status(pod).state == api_pb2.SANDBOX_READY
+    assert wherryd.cri.run_pod(config) == pod
     wherryd.cri.remove_all()
     assert left(wherryd) == []
 

@@ -118,6 +118,14 @@ def test_failed_add_is_undone(tmp_path: Path, scripts: Scripts, client: Client, 
     assert _cached(tmp_path) == []
 
 
+def test_a_missing_plugin_is_told_before_any_is_run(scripts: Scripts, client: Client) -> None:
+    (scripts.bin / "three").unlink()
+    with pytest.raises(CniFault, match="'three' is neither bundled nor found") as fault:
+        client.add(_network(), A1)
+    assert scripts.calls() == []
+    assert not hasattr(fault.value, "__notes__")
+
+
 def test_failed_undo_is_noted(scripts: Scripts, client: Client) -> None:
     scripts.add("one", f'[ "$CNI_COMMAND" = ADD ] || {{ {FAIL}; }}; {ANSWER % 1}')
     scripts.add("two", FAIL)
