@@ -8,7 +8,7 @@ from runtime.caution import caution
 from runtime.errors import HookFault, KernelFault, NotFoundFault, RuntimeFault, StateFault
 from runtime.kernel import pidfd
 from runtime.launch.ending import end_process, remove_folder
-from runtime.state import GATE, ContainerState, alive, container_dir, load, read_record
+from runtime.state import GATE, HELD_GATE, ContainerState, alive, container_dir, load, read_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from runtime.spec.resources import Resources
 
 _SIGKILL = 9
+
+
+_NOT_STARTED = {"stopped": "a container that has stopped", "paused": "a container in the paused state"}
 
 
 def start_container(state_root: str, container_id: str) -> None:
@@ -28,7 +31,7 @@ def start_container(state_root: str, container_id: str) -> None:
         open_gate(folder, container_id)
     except StateFault:
         status = load(state_root, container_id).status
-        known = "a container that has stopped" if status == "stopped" else "an already running container"
+        known = _NOT_STARTED.get(status, "an already running container")
         raise StateFault(f"cannot start {known}: {container_id!r} is {status}, not created") from None
     try:  # noqa: SIM105 - contextlib costs an import
         os.unlink(os.path.join(folder, GATE))
@@ -186,7 +189,27 @@ def freeze(state_root: str, container_id: str) -> None:
     state = load(state_root, container_id)
     if state.status not in ("created", "running"):
         raise StateFault(f"cannot pause container {container_id!r}: container not running: it is {state.status}")
-    _need_cgroup(state).freeze()
+    group, gates = _need_cgroup(state), _gates(state_root, container_id)
+    if state.status == "created":
+        os.rename(*gates)  # whoever would start it might wait for ever
+    try:
+        group.freeze()
+    except BaseException:
+        _move_back(gates)
+        raise
+
+
+def _gates(state_root: str, container_id: str) -> tuple[str, str]:
+    """Give where the gate is while the container may be started, and where while it is paused."""
+    folder = container_dir(state_root, container_id)
+    return os.path.join(folder, GATE), os.path.join(folder, HELD_GATE)
+
+
+def _move_back(gates: tuple[str, str]) -> None:
+    try:  # noqa: SIM105 - contextlib costs an import
+        os.rename(*reversed(gates))
+    except FileNotFoundError:
+        pass
 
 
 def thaw(state_root: str, container_id: str) -> None:
@@ -195,6 +218,7 @@ def thaw(state_root: str, container_id: str) -> None:
     if state.status != "paused":
         raise StateFault(f"cannot resume container {container_id!r}: container not paused: it is {state.status}")
     _need_cgroup(state).thaw()
+    _move_back(_gates(state_root, container_id))
 
 
 def update_resources(state_root: str, container_id: str, resources: Resources) -> None:

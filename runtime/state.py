@@ -25,6 +25,8 @@ GATE = "gate"
 """The socket init waits at; it has this name from the moment the container is created until it is started."""
 CLOSED_GATE = ".gate"
 """The socket's name while init is still being set up."""
+HELD_GATE = "gate.paused"
+"""Its name while a created container is paused: init would not answer."""
 FILTER_FILE = "seccomp.bpf"
 NOTIFY_FOLDER = "notify"
 
@@ -226,9 +228,9 @@ def _status(folder: str, record: ContainerState) -> str:
         return "creating" if creating else "stopped"
     if os.path.exists(os.path.join(folder, CLOSED_GATE)):
         return "creating"
-    if os.path.exists(os.path.join(folder, GATE)) and _waits(folder):
-        return "created"
-    return "paused" if record.cgroup and _frozen(record) else "running"
+    if os.path.exists(os.path.join(folder, HELD_GATE)) or (record.cgroup and _frozen(record)):
+        return "paused"
+    return "created" if os.path.exists(os.path.join(folder, GATE)) and _waits(folder) else "running"
 
 
 def _waits(folder: str) -> bool:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 RUN = pytest.mark.rule("runc: run")
 KILL = pytest.mark.rule("runc: kill")
 DELETE = pytest.mark.rule("runc: delete")
-PAUSE = pytest.mark.rule("runc: pause, resume")
 UPDATE = pytest.mark.rule("runc: update")
 EVENTS = pytest.mark.rule("runc: events")
 MIB = 1 << 20
@@ -208,64 +207,6 @@ def test_delete_after_a_reboot_of_init(case: Case) -> None:
     os.kill(pid, signal.SIGKILL)
     case.until("stopped")
     case.ok("delete", name)
-
-
-# pause
-
-
-@PAUSE
-def test_pause(case: Case) -> None:
-    """A paused container says so, and does nothing until it is resumed."""
-    host.need_controller("freezer")
-    name = case.start("sh", "-c", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done")
-    case.until_printed("2")
-    case.ok("pause", name)
-    assert case.status() == "paused"
-    before = case.printed()
-    assert case.printed() == before
-    case.ok("resume", name)
-    assert case.status() == "running"
-    wait.wait_for(lambda: case.printed() != before, "the container to go on")
-
-
-@PAUSE
-@pytest.mark.parametrize("verb", ["pause", "resume"])
-def test_pause_unknown(case: Case, verb: str) -> None:
-    """A container that does not exist is an error."""
-    case.fails(verb, "judge-nobody")
-
-
-@PAUSE
-@pytest.mark.parametrize("verb", ["pause", "resume"])
-def test_pause_wrong_state(case: Case, verb: str) -> None:
-    """To pause a stopped container, or resume a running one, is an error."""
-    if verb == "pause":
-        name = case.start("true")
-        case.until("stopped")
-    else:
-        name = case.sleeper()
-    case.fails(verb, name)
-
-
-@PAUSE
-def test_exec_paused(case: Case) -> None:
-    """exec refuses a paused container: its process would not run."""
-    host.need_controller("freezer")
-    name = case.sleeper()
-    case.ok("pause", name)
-    case.fails("exec", name, "true")
-    case.ok("resume", name)
-
-
-@PAUSE
-def test_exec_ignore_paused(case: Case) -> None:
-    """exec --ignore-paused waits with the container."""
-    host.need_controller("freezer")
-    name = case.sleeper()
-    case.ok("pause", name)
-    process = case.popen("exec", "--ignore-paused", name, "echo", "late")
-    case.ok("resume", name)
-    assert process.communicate(timeout=15)[0] == "late\n"
 
 
 # update

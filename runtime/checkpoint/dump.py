@@ -107,9 +107,12 @@ def common_fields(options: CriuOptions, log: str) -> Fields:
     ]
 
 
+CONFIG_ANNOTATION = "org.criu.config"
+
+
 def config_file(annotations: Pairs) -> Fields:
     """Name the file with more options for criu: that of the annotation org.criu.config, else runc's, whose users have one."""
-    path = dict(annotations).get("org.criu.config", "/etc/criu/runc.conf")
+    path = dict(annotations).get(CONFIG_ANNOTATION, "/etc/criu/runc.conf")
     return [(OPTIONS["config_file"], path)] if path else []
 
 

@@ -7,6 +7,7 @@ import sys
 from runtime.jsonlite import dumps
 from runtime.plan.mounts import KERNEL_OPTIONS
 from runtime.plan.seccomp import ACTIONS, ARCHITECTURES
+from runtime.plan.systemd import ANNOTATION as SYSTEMD_PROPERTY
 from runtime.spec.defaults import OCI_VERSION
 from runtime.spec.words import (
     CAPABILITIES,
@@ -38,6 +39,7 @@ def features(_context: Context) -> int:
 
 def document() -> dict[str, Any]:
     """Give the document as plain JSON values; lists of words are sorted."""
+    from runtime.checkpoint.dump import CONFIG_ANNOTATION
     from runtime.cli.help import VERSION
     from runtime.kernel.libseccomp import version
 
@@ -53,7 +55,7 @@ def document() -> dict[str, Any]:
         "mountOptions": sorted(set(KERNEL_OPTIONS) - {""}),
         "linux": _linux(seccomp=bool(library)),
         "annotations": annotations,
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": [CONFIG_ANNOTATION, SYSTEMD_PROPERTY],
     }
 
 

@@ -11,6 +11,7 @@ import select
 import sys
 
 from runtime.errors import RuntimeFault
+from runtime.kernel import pidfd
 from runtime.launch.gate import by_short_name
 from runtime.record import replace
 from runtime.spec.model import Mount
@@ -81,7 +82,9 @@ class NotifySocket:
 
     def wait(self, pid: int) -> None:
         """Return when the container is ready, or its process has ended."""
-        end = os.pidfd_open(pid)
+        end = pidfd.open_number(pid)
+        if end is None:
+            return
         try:
             poll = select.poll()
             poll.register(end, select.POLLIN)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from runtime import api
-from runtime.errors import UsageFault
+from runtime.caution import caution
+from runtime.errors import SpecFault, UsageFault
 from runtime.record import replace
 from runtime.spec.parse import decode
 from runtime.spec.parse_resources import parse_resources
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from runtime.cli.options import Values
 
 _UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+_IGNORED = ("kernel-memory", "kernel-memory-tcp")
 _SCHEMAS = ("l3-cache-schema", "mem-bw-schema")
 
 
@@ -30,7 +32,11 @@ def update(context: Context) -> int:
 
         update_schemata(context.root, context.container_id, lines)
     resources = _from_document(values.text("resources")) if values.given("resources") else from_options(values)
-    validate_resources(resources, pointer="", update=True)
+    try:
+        validate_resources(resources, pointer="", update=True)
+    except SpecFault as fault:
+        fault.document = values.text("resources") or "options"
+        raise
     api.update(context.root, context.container_id, resources)
     return 0
 
@@ -63,6 +69,9 @@ def from_options(values: Values) -> Resources:
         reservation=_bytes(values, "memory-reservation"),
         swap=_bytes(values, "memory-swap"),
     )
+    for name in _IGNORED:
+        if _bytes(values, name) is not None:
+            caution("Kernel memory settings are ignored and will be removed")
     resources = Resources(cpu=cpu, memory=memory, pids_limit=_number(values, "pids-limit"))
     weight = _number(values, "blkio-weight")
     return replace(resources, block_io=BlockIo(weight=weight)) if weight else resources
@@ -84,9 +93,15 @@ def size(text: str, name: str) -> int:
     unit = _UNITS.get(number[-1:], 1)
     if unit != 1:
         number = number[:-1]
-    whole, _, fraction = number.strip().partition(".")
+    mantissa, power, exponent = number.strip().partition("e")
+    whole, _, fraction = mantissa.partition(".")
     digits = whole + (fraction or "0")
-    if not (whole and digits.isascii() and digits.isdigit() and len(digits) < 20):
+    if not (whole and _is_short_number(digits, 20) and (not power or _is_short_number(exponent.removeprefix("+"), 3))):
         raise UsageFault(f'invalid value "{text}" for flag -{name}: give bytes, or a number with k, m, g or t')
     scale: int = 10 ** len(fraction or "0")
-    return int(digits) * unit // scale
+    factor: int = 10 ** int(exponent or 0)
+    return int(digits) * unit * factor // scale
+
+
+def _is_short_number(text: str, limit: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < limit

@@ -11,6 +11,10 @@ else:
     import _signal  # the signal module imports enum
 
 
+_ESRCH, _EINVAL = 3, 22
+"""As numbers: the errno module would be one more import of start, state and delete."""
+
+
 def stat(pid: int) -> tuple[str, int] | None:
     """Give the state letter (proc(5)) and the start time in clock ticks since boot; None when there is no such process."""
     try:
@@ -33,15 +37,27 @@ def open_process(pid: int, start_time: int) -> int | None:
     The start time is read after the pidfd was opened: when both fit, the pidfd is the process meant, whatever became of the
     number since.
     """
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
+    fd = open_number(pid)
+    if fd is None:
         return None
     found = stat(pid)
     if found is None or found[1] != start_time or found[0] in "ZX":
         os.close(fd)
         return None
     return fd
+
+
+def open_number(pid: int) -> int | None:
+    """Give a pidfd of whatever process has the number `pid`; None when none has.
+
+    Kernels up to 6.13 say EINVAL of a process that was reaped while its number still names a group or session.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (_ESRCH, _EINVAL):
+            return None
+        raise
 
 
 def send_signal(pidfd: int, signal: int) -> bool:

@@ -47,10 +47,10 @@ def listen(folder: str, name: str) -> _socket.socket:
     return gate
 
 
-def _connect(folder: str) -> _socket.socket:
+def _connect(folder: str, flags: int = 0) -> _socket.socket:
     from runtime.state import GATE
 
-    starter = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    starter = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC | flags)
     try:
         by_short_name(folder, GATE, starter.connect)
     except BaseException:
@@ -60,9 +60,11 @@ def _connect(folder: str) -> _socket.socket:
 
 
 def is_waiting(folder: str) -> bool:
-    """Tell whether init holds the gate; it notices, and waits on."""
+    """Tell whether init holds the gate; it notices, and waits on. Nobody waits for one that stands still."""
     try:
-        _connect(folder).close()
+        _connect(folder, _socket.SOCK_NONBLOCK).close()
+    except BlockingIOError:
+        return True  # as many have looked as may wait for an answer (unix(7))
     except OSError:
         return False
     return True

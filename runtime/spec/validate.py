@@ -97,6 +97,10 @@ def _hook_kinds(spec: Spec) -> tuple[tuple[str, tuple[Hook, ...]], ...]:
 def validate_process(process: Process, pointer: str = "/process") -> None:
     """Judge a process, of config.json or of an exec; `pointer` is where it lies."""
     _require(process.args, f"{pointer}/args", "needs at least the program's name")
+    for index, entry in enumerate(process.env):
+        name, equals, _ = entry.partition("=")
+        _require(equals, f"{pointer}/env/{index}", "invalid environment variable: missing '='")
+        _require(name, f"{pointer}/env/{index}", "invalid environment variable: name cannot be empty")
     _require(process.cwd, f"{pointer}/cwd", "is missing")
     _require(process.cwd.startswith("/"), f"{pointer}/cwd", f'"{process.cwd}" is not an absolute path')
     umask = process.user.umask

@@ -63,10 +63,18 @@ def _cpu_v1(directory: str, group: Cgroup) -> dict[str, Any]:
     spent = {
         "total": _number(account, "cpuacct.usage"),
         "percpu": [int(part) for part in _text(account, "cpuacct.usage_percpu").split()],
+        **_by_processor(account),
         "kernel": times.get("system", 0) * _TICK,
         "user": times.get("user", 0) * _TICK,
     }
     return {"usage": spent, "throttling": _throttling(_table(directory, "cpu.stat"), "throttled_time", 1)}
+
+
+def _by_processor(directory: str) -> dict[str, list[int]]:
+    """Give the times of each processor from a table of three columns: its number, user and system."""
+    rows = [line.split() for line in _text(directory, "cpuacct.usage_all").splitlines()[1:]]
+    columns = (("percpu_kernel", 2), ("percpu_user", 1))
+    return {name: [int(row[at]) for row in rows] for name, at in columns} if rows else {}
 
 
 def _cpu_v2(directory: str, _group: Cgroup) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import threading
 
@@ -17,7 +19,7 @@ from runtime.launch.preload import forbid_imports
 from runtime.launch.program import find_program
 from runtime.record import replace
 from runtime.spec.lasting import Hook, Hooks
-from runtime.state import CLOSED_GATE, GATE, ContainerState, container_dir, load, load_all, reserve, save
+from runtime.state import CLOSED_GATE, GATE, ContainerState, alive, container_dir, load, load_all, reserve, save
 from runtime.undo import Descriptors, Undo
 
 
@@ -145,6 +147,19 @@ def test_the_state_is_kept(tmp_path):
     save(root, replace(STATE, pid=os.getpid(), start_time=own[1] + 1))
     assert load(root, "box").status == "stopped", "another process has the number now"
     assert [state.id for state in load_all(root)] == ["box"]
+
+
+def test_an_ended_process_whose_session_lives_on_is_gone():
+    leader = subprocess.Popen(
+        ["/bin/sh", "-c", "sleep 60 >/dev/null & echo $!"], start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    left = int(leader.communicate()[0])
+    try:
+        assert pidfd.open_number(leader.pid) is None  # EINVAL on Linux 6.1
+        assert pidfd.open_process(leader.pid, 1) is None
+        assert not alive(leader.pid, 1)
+    finally:
+        os.kill(left, signal.SIGKILL)
 
 
 def test_an_id_is_taken_once_and_unknown_ones_are_told(tmp_path):

@@ -95,6 +95,19 @@ def test_debug_says_what_is_done(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert not capfd.readouterr().err
 
 
+def test_update_names_what_is_wrong(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    update = ["--root", str(tmp_path), "update", "x"]
+    assert command_line([*update, "--cpuset-cpus", "many"]) == 1
+    assert 'options: /cpu/cpus: "many" is not a list' in capfd.readouterr().err.replace('\\"', '"')
+    (tmp_path / "limits").write_text('{"cpu": {"idle": 2}}')
+    assert command_line([*update, "--resources", str(tmp_path / "limits")]) == 1
+    assert f"{tmp_path}/limits: /cpu/idle: 2 is not 0 or 1" in capfd.readouterr().err
+    assert command_line([*update, "--kernel-memory", "much"]) == 1
+    assert "for flag -kernel-memory" in capfd.readouterr().err
+    assert command_line([*update, "--kernel-memory", "1m"]) == 1  # there is no such container
+    assert "Kernel memory settings are ignored" in capfd.readouterr().err
+
+
 def test_spec_writes_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert command_line(["spec", "-b", str(tmp_path)]) == 0
     first = (tmp_path / "config.json").read_text()
@@ -126,6 +139,7 @@ def test_features_document() -> None:
     assert {"ro", "rbind", "rro"} <= set(features["mountOptions"])
     assert "time" in features["linux"]["namespaces"]
     assert "SCMP_ACT_NOTIFY" in features["linux"]["seccomp"].get("actions", [])
+    assert set(features["potentiallyUnsafeConfigAnnotations"]) == {"org.criu.config", "org.systemd.property."}
     json.dumps(features)
 
 
@@ -163,12 +177,14 @@ def test_added_capabilities_can_be_used() -> None:
     assert held.inheritable == ()
 
 
-@pytest.mark.parametrize(("text", "number"), [("5", 5), ("2k", 2048), ("1.5G", 3 << 29), ("1MiB", 1 << 20), ("-1", -1)])
+@pytest.mark.parametrize(
+    ("text", "number"), [("5", 5), ("2k", 2048), ("1.5G", 3 << 29), ("1MiB", 1 << 20), ("1.5e3k", 1536000), ("-1", -1)]
+)
 def test_sizes(text: str, number: int) -> None:
     assert size(text, "memory") == number
 
 
-@pytest.mark.parametrize("text", ["", "k", "-2", "1x", "1..5", "1e9"])
+@pytest.mark.parametrize("text", ["", "k", "-2", "1x", "1..5", "1e", "1e-9", "1e400"])
 def test_no_sizes(text: str) -> None:
     with pytest.raises(UsageFault, match="invalid value"):
         size(text, "memory")
