@@ -16,7 +16,7 @@ CRITEST ?= critest
 ENDPOINT ?= unix:///run/wherry/wherry.sock
 MISSING = $$(for package in $(1); do dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done)
 
-.PHONY: demo test test-vm venv stubs lint bench clean critest conformance conformance-oci
+.PHONY: demo test test-vm venv stubs lint bench clean critest conformance conformance-oci conformance-cni
 .NOTPARALLEL:
 
 demo: venv
@@ -71,6 +71,11 @@ conformance: venv test-packages
 RUNTIME ?= $(CURDIR)/$(BIN)/wherry-oci
 conformance-oci: venv test-packages
 	$(BIN)/python -m pytest conformance/oci --runtime $(RUNTIME)
+
+# The suite that judges any CNI plugins: make conformance-cni PLUGINS=/opt/cni/bin
+PLUGINS ?= /usr/lib/cni
+conformance-cni: venv test-packages
+	$(BIN)/python -m pytest conformance/cni --plugin-dir $(PLUGINS)
 
 clean:
 	rm -rf $(VENV) build dist shim/gen

@@ -9,6 +9,7 @@ import os
 import sys
 
 from cni import plugins, skel
+from cni import version as versions
 from cni.executor import Executor
 
 _USAGE = "usage: wherry-cni PLUGIN | wherry-cni install DIRECTORY"
@@ -28,10 +29,18 @@ def main() -> int:
         sys.stderr.write(f"{_USAGE}\nplugins: {known}\n")
         return 2
     if "CNI_COMMAND" not in os.environ:
-        sys.stderr.write(f"{name} is a cni plugin: a container runtime calls it, with CNI_COMMAND in the environment\n")
-        return 2
+        return about(name)
     paths = [path for path in os.environ.get("CNI_PATH", "").split(":") if path]
     return skel.main(plugin, os.environ, sys.stdin.buffer, sys.stdout, Executor(paths))
+
+
+def about(name: str) -> int:
+    """Say on standard error what plugin this is and which versions it speaks, in the words of the standard plugins."""
+    from importlib.metadata import version  # noqa: PLC0415 - for people only, and slow to import
+
+    spoken = ", ".join(versions.SUPPORTED)
+    sys.stderr.write(f"CNI {name} plugin of wherry-cni {version('wherry')}\nCNI protocol versions supported: {spoken}\n")
+    return 0
 
 
 def install(directory: str) -> int:

@@ -107,7 +107,11 @@ class Plugin:
 def call(plugin: Plugin, invocation: Invocation, runner: Runner) -> dict[str, Any] | None:
     """Run one command of `plugin` and give the JSON value of its answer; raise CniFault with the spec's code."""
     if invocation.command == "VERSION":
-        return {"cniVersion": versions.CURRENT, "supportedVersions": list(versions.SUPPORTED)}
+        asked = invocation.config.get("cniVersion")
+        return {
+            "cniVersion": asked if isinstance(asked, str) and asked else versions.CURRENT,
+            "supportedVersions": list(versions.SUPPORTED),
+        }
     try:
         request = _request(invocation, runner)
         return _dispatch(plugin, request)
@@ -146,6 +150,15 @@ def check_identifiers(container_id: str, ifname: str) -> None:
         raise CniFault(
             f"interface name {ifname!r} must have 1 to {_MAX_IFNAME} characters without '/', ':' and blanks",
             code=Code.INVALID_ENVIRONMENT,
+        )
+
+
+def check_network_name(name: str) -> None:
+    """Refuse a network name that is none (code 7): plugins make paths of it."""
+    if not _IDENTIFIER.fullmatch(name):
+        raise CniFault(
+            f"network name {name!r} must begin with a letter or digit and hold only letters, digits, '_', '.' and '-'",
+            code=Code.INVALID_CONFIG,
         )
 
 
@@ -190,6 +203,7 @@ def _request(invocation: Invocation, runner: Runner) -> Request:
         raise VersionFault(f"{invocation.command} needs cni version {since} or newer, the configuration asks for {version}")
     if invocation.command in {"ADD", "DEL", "CHECK"}:
         check_identifiers(invocation.container_id, invocation.ifname)
+    check_network_name(wire.text(config, "name"))
     previous = config.get("prevResult")
     return Request(
         invocation=invocation,

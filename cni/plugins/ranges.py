@@ -43,7 +43,10 @@ def read_sets(source: Mapping[str, Any], key: str, pointer: str) -> tuple[RangeS
 
 def read_range(source: Mapping[str, Any], pointer: str) -> Range:
     """Read one range; what it leaves open is the first and last usable address, and the first one for the gateway."""
-    subnet = wire.network(wire.text(source, "subnet", pointer), f"{pointer}/subnet")
+    text = wire.text(source, "subnet", pointer)
+    subnet = wire.network(text, f"{pointer}/subnet")
+    if ipaddress.ip_interface(text).ip != subnet.network_address:
+        raise Malformed(f"{text} is an address of {subnet}: name the network", f"{pointer}/subnet")
     if subnet.max_prefixlen - subnet.prefixlen < 2:
         raise Malformed(f"{subnet} is too small to give out addresses", f"{pointer}/subnet")
     first = subnet.network_address + 1

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from conformance.oci.support import deviations, host, wait
+from conformance.oci.support import host, wait
 from conformance.oci.support.case import Case
 from conformance.oci.support.runtime import Runtime, identify
+from conformance.support import verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SPECIFICATION = "https://github.com/opencontainers/runtime-spec/blob/v1.3.0/"
 runtime_key = pytest.StashKey[Runtime]()
-sometimes_key = pytest.StashKey[bool]()
+TABLE = Path(__file__).with_name("deviations.toml")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
-    config.addinivalue_line("markers", "rule(section): where the rule stands that a test judges by")
+    verdicts.configure(config)
     wait.adopt_orphans()
 
 
@@ -50,22 +51,11 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"judged: {runtime.name} {version} ({runtime.path}); host: Linux {os.uname().release}, cgroup {layout}"
 
 
-def test_name(item: pytest.Item) -> str:
-    """Give the name the table of deviations knows a test by."""
-    return f"{item.path.name}::{item.name}"
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Expect the known deviations to fail; refuse a test that names no rule."""
-    table = deviations.load()
-    for item in items:
-        if item.get_closest_marker("rule") is None:
-            raise pytest.UsageError(f"{item.nodeid} names no rule to judge by")
-        entry = deviations.known(config.stash[runtime_key], test_name(item), table)
-        if entry:
-            item.add_marker(pytest.mark.xfail(reason=f"known deviation: {entry.reason}", strict=False))
-            item.stash[sometimes_key] = entry.sometimes
-        if os.geteuid() != 0:
+    """Expect the known deviations to fail."""
+    verdicts.expect(items, config.stash[runtime_key], TABLE)
+    if os.geteuid() != 0:
+        for item in items:
             item.add_marker(pytest.mark.skip(reason="host: the judge must be root"))
 
 
@@ -86,24 +76,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
     """Put the rule and the section of the specification under a failure."""
     report = yield
-    if report.failed and call.when != "teardown":
-        sections = [str(mark.args[0]) for mark in item.iter_markers("rule")]
-        where = sections[0] if sections else "?"
-        link = SPECIFICATION + where if ".md" in where else where
-        rule = (getattr(getattr(item, "function", None), "__doc__", None) or item.name.replace("_", " ")).strip()
-        report.sections.insert(0, ("rule", f"{rule}\n  {link}"))
-    if item.stash.get(sometimes_key, False) and report.passed and hasattr(report, "wasxfail"):
-        del report.wasxfail  # it depends on timing: to pass is no news
-    return report
+    return verdicts.cite(item, call, report, SPECIFICATION)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the deviations that are none any more: their lines can be taken out of the table."""
-    passed = terminalreporter.getreports("xpassed")
-    if passed:
-        terminalreporter.section(f"listed in {deviations.TABLE.name}, and passed")
-        for report in passed:
-            terminalreporter.write_line(report.nodeid)
+    """Name the deviations that are none any more."""
+    verdicts.name_outdated(terminalreporter, TABLE)
 
 
 @pytest.fixture(scope="session")

@@ -62,17 +62,18 @@ def test_previous_result_is_read() -> None:
 def test_version() -> None:
     status, answer = _main("VERSION", b"")
     assert status == 0
-    assert answer["supportedVersions"][-1] == "1.1.0"
+    assert answer["cniVersion"] == answer["supportedVersions"][-1] == "1.1.0"
+    assert _main("VERSION", {"cniVersion": "0.4.0"})[1]["cniVersion"] == "0.4.0"
 
 
 def test_gc_gets_the_valid_ones() -> None:
-    config = {"cniVersion": "1.1.0", "cni.dev/valid-attachments": [{"containerID": "c", "ifname": "eth0"}]}
+    config = {"cniVersion": "1.1.0", "name": "n", "cni.dev/valid-attachments": [{"containerID": "c", "ifname": "eth0"}]}
     assert _main("GC", config) == (0, None)
     assert GIVEN[0].valid_attachments == {("c", "eth0")}
 
 
 def test_fault_of_the_system_is_an_error_object() -> None:
-    assert _main("STATUS", {"cniVersion": "1.1.0"}) == (
+    assert _main("STATUS", {"cniVersion": "1.1.0", "name": "n"}) == (
         1,
         {"cniVersion": "1.1.0", "code": Code.IO_FAILURE, "msg": "/x: No such file or directory"},
     )
@@ -87,7 +88,7 @@ def test_fault_of_the_system_is_an_error_object() -> None:
         ("DEL", {"cniVersion": "1.0.0"}, {"CNI_CONTAINERID": ""}, Code.INVALID_ENVIRONMENT),
         ("ADD", {"cniVersion": "1.0.0"}, {"CNI_IFNAME": "a/b"}, Code.INVALID_ENVIRONMENT),
         ("ADD", {"cniVersion": "1.0.0"}, {"CNI_CONTAINERID": "../x"}, Code.INVALID_ENVIRONMENT),
-        ("ADD", {"cniVersion": "1.0.0"}, {"CNI_ARGS": "novalue"}, Code.INVALID_ENVIRONMENT),
+        ("ADD", {"cniVersion": "1.0.0", "name": "n"}, {"CNI_ARGS": "novalue"}, Code.INVALID_ENVIRONMENT),
         ("ADD", {"cniVersion": "2.0.0"}, {}, Code.INCOMPATIBLE_VERSION),
         ("CHECK", {"cniVersion": "0.3.1"}, {}, Code.INCOMPATIBLE_VERSION),
         ("GC", {"cniVersion": "1.0.0"}, {}, Code.INCOMPATIBLE_VERSION),
@@ -95,6 +96,10 @@ def test_fault_of_the_system_is_an_error_object() -> None:
         ("ADD", b"[]", {}, Code.DECODING_FAILURE),
         ("ADD", b" " * ((1 << 20) + 1), {}, Code.IO_FAILURE),
         ("ADD", {"cniVersion": 3}, {}, Code.INVALID_CONFIG),
+        ("ADD", {"cniVersion": "1.0.0"}, {}, Code.INVALID_CONFIG),
+        ("ADD", {"cniVersion": "1.0.0", "name": "../up"}, {}, Code.INVALID_CONFIG),
+        ("DEL", {"cniVersion": "1.0.0", "name": "../up"}, {}, Code.INVALID_CONFIG),
+        ("GC", {"cniVersion": "1.1.0", "name": "a/b"}, {}, Code.INVALID_CONFIG),
     ],
 )
 def test_refusals(command: str, config: Any, change: dict[str, str], code: Code) -> None:
@@ -105,7 +110,7 @@ def test_refusals(command: str, config: Any, change: dict[str, str], code: Code)
 
 
 def test_delete_needs_no_namespace() -> None:
-    assert _main("DEL", {"cniVersion": "1.0.0"}, CNI_NETNS="") == (0, None)
+    assert _main("DEL", {"cniVersion": "1.0.0", "name": "n"}, CNI_NETNS="") == (0, None)
 
 
 def test_every_bundled_plugin_is_complete() -> None:

@@ -1,4 +1,4 @@
-"""Known deviations: which judgement a runtime of some version does not pass, and why. The table is deviations.toml."""
+"""Known deviations: which judgement a product of some version does not pass, and why. Each suite has a deviations.toml."""
 
 from __future__ import annotations
 
@@ -7,14 +7,24 @@ import operator
 import re
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from conformance.oci.support.runtime import Runtime
+    from pathlib import Path
 
-TABLE = Path(__file__).resolve().parents[1] / "deviations.toml"
 COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
+
+
+class Judged(Protocol):
+    """What is under judgement: whose it is, and which version."""
+
+    @property
+    def name(self) -> str:
+        """The product, as the table calls it."""
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The numbers of its version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +37,10 @@ class Deviation:
     reason: str
     sometimes: bool
 
-    def concerns(self, runtime: Runtime) -> bool:
-        """Tell whether this runtime's version is meant. Versions are comma-separated comparisons, all of which hold."""
-        return runtime.name == self.runtime and all(
-            _holds(runtime.version, part.strip()) for part in self.versions.split(",") if part.strip()
+    def concerns(self, judged: Judged) -> bool:
+        """Tell whether this version is meant. Versions are comma-separated comparisons, all of which hold."""
+        return judged.name == self.runtime and all(
+            _holds(judged.version, part.strip()) for part in self.versions.split(",") if part.strip()
         )
 
     def names(self, test: str) -> bool:
@@ -41,15 +51,15 @@ class Deviation:
 def _holds(version: tuple[int, ...], comparison: str) -> bool:
     found = re.fullmatch(r"(<=|>=|==|<|>)\s*(\d+(?:\.\d+)*)", comparison)
     if found is None:
-        raise ValueError(f"{TABLE.name}: {comparison!r} is no comparison of versions, such as >=1.1")
+        raise ValueError(f"{comparison!r} is no comparison of versions, such as >=1.1")
     wanted = tuple(int(word) for word in found[2].split("."))
     width = max(len(version), len(wanted))
     pad = [part + (0,) * (width - len(part)) for part in (version, wanted)]
     return bool(COMPARE[found[1]](*pad))
 
 
-def load(table: Path = TABLE) -> list[Deviation]:
-    """Read the table: for each runtime and range of versions, the tests and why. ValueError names a bad entry."""
+def load(table: Path) -> list[Deviation]:
+    """Read a table: for each product and range of versions, the tests and why. ValueError names a bad entry."""
     document = tomllib.loads(table.read_text(encoding="utf-8"))
     found = []
     for entry in document.get("deviation", []):
@@ -71,6 +81,6 @@ def load(table: Path = TABLE) -> list[Deviation]:
     return found
 
 
-def known(runtime: Runtime, test: str, table: list[Deviation]) -> Deviation | None:
-    """Give the entry that says why this runtime does not pass this test, or None."""
-    return next((entry for entry in table if entry.concerns(runtime) and entry.names(test)), None)
+def known(judged: Judged, test: str, table: list[Deviation]) -> Deviation | None:
+    """Give the entry that says why this version does not pass this test, or None."""
+    return next((entry for entry in table if entry.concerns(judged) and entry.names(test)), None)

@@ -1,4 +1,4 @@
-"""The table of what known OCI runtimes do otherwise, and what the suite may import."""
+"""The tables of what known products do otherwise, and what the suites that anybody may take may import."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from conformance.oci.support.deviations import TABLE, Deviation, known, load
 from conformance.oci.support.probe import mount_at, sections, status
 from conformance.oci.support.runtime import Runtime
+from conformance.support.deviations import Deviation, known, load
 from tests.unit.sources import ROOT, sources
 
 
@@ -23,14 +23,16 @@ def runtime(*version: int) -> Runtime:
     return Runtime(path="/usr/sbin/runc", args=(), name="runc", version=version)
 
 
-def test_needs_nothing_of_ours() -> None:
-    """A stranger judges his runtime with Python, pytest and this folder alone."""
+@pytest.mark.parametrize("suite", ["oci", "cni"])
+def test_needs_nothing_of_ours(suite: str) -> None:
+    """A stranger judges what is his with Python, pytest, this folder and what the suites share."""
     allowed = sys.stdlib_module_names | {"pytest", "_pytest"}
     outside = {
         f"{source.path}: {name}"
-        for source in sources("conformance/oci")
+        for folder in (f"conformance/{suite}", "conformance/support")
+        for source in sources(folder)
         for name in source.imports()
-        if name.partition(".")[0] not in allowed and not name.startswith("conformance.oci.")
+        if name.partition(".")[0] not in allowed and not name.startswith((f"conformance.{suite}.", "conformance.support"))
     }
     assert not outside
 
@@ -90,23 +92,23 @@ def test_entry_without_reason(tmp_path: Path) -> None:
         load(path)
 
 
-def test_table_names_tests_that_exist() -> None:
+@pytest.mark.parametrize(("suite", "peers"), [("oci", {"runc", "crun", "youki"}), ("cni", {"containernetworking"})])
+def test_table_names_tests_that_exist(suite: str, peers: set[str]) -> None:
     """An entry for a test that was renamed would hide nothing, and say so nowhere."""
     functions = {
         f"{Path(source.path).name}::{node.name}"
-        for source in sources("conformance/oci")
+        for source in sources(f"conformance/{suite}")
         for node in ast.walk(source.tree)
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }
-    table = load()
-    assert {entry.runtime for entry in table} <= {"runc", "crun", "youki"}, "ours has no deviations"
+    table = load(ROOT / "conformance" / suite / "deviations.toml")
+    assert {entry.runtime for entry in table} <= peers, "ours has no deviations"
     lost = {
         entry.test
         for entry in table
         if not any(make(test=entry.test.partition("[")[0].rstrip("*") + "*").names(name) for name in functions)
     }
     assert not lost
-    assert TABLE.is_relative_to(ROOT)
 
 
 def test_sections_of_what_a_container_says() -> None:

@@ -1,0 +1,1 @@
+"""What the suites share. Only Python's library and pytest are needed, so that anybody can judge anything."""
