@@ -213,6 +213,13 @@ def test_preserve_fds_absent(case: Case) -> None:
     case.fails("exec", "--preserve-fds", "90", case.sleeper(), "true")
 
 
+@pytest.mark.parametrize("count", ["1", "4"])
+def test_preserve_fds_are_the_callers(case: Case, count: str) -> None:
+    """What the runtime itself has open is never passed on, and not waited on either: refused, or nothing but the three."""
+    done = case.run("sh", "-c", "ls /proc/self/fd | tr '\\n' ' '", flags=("--preserve-fds", count))
+    assert done.returncode != 0 or set(done.stdout.split()) - {"3"} == {"0", "1", "2"}
+
+
 def test_only_three_descriptors(case: Case) -> None:
     """Without --preserve-fds only the standard streams are open."""
     case.sleeper()

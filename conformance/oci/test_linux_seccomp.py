@@ -276,6 +276,29 @@ def test_notify_state(case: Case, agent: Agent) -> None:
     assert document["state"]["status"] in {"creating", "created", "running"}
 
 
+def test_notify_at_create(case: Case, agent: Agent) -> None:
+    """The listener is sent when the container is created, so that its agent is there before the program starts."""
+    asking(case, agent)
+    case.create("sh", "-c", "mkdir /made; echo done")
+    document, descriptors = agent.receive()
+    assert document["pid"] == case.pid()
+    assert document["state"]["status"] in {"creating", "created"}
+    assert case.status() == "created"
+    case.ok("start", case.id)
+    answer_one(descriptors[0], 28)
+    os.close(descriptors[0])
+    case.until_printed("done")
+
+
+@pytest.mark.parametrize("call", ["accept4", "mmap"])
+def test_notify_beside_a_forbidden_call(case: Case, agent: Agent, call: str) -> None:
+    """A call the program may not make does not keep a container with a listener from being started."""
+    asking(case, agent)
+    case.linux["seccomp"]["syscalls"].append(rule(call))
+    case.start("true")
+    case.until("stopped")
+
+
 @pytest.mark.parametrize("errno", [28, 110])
 def test_notify_answer(case: Case, agent: Agent, errno: int) -> None:
     """What the agent answers is what the call gives."""

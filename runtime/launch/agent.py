@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runtime.state import ContainerState
 
 
-def hand_over(state: ContainerState, pid: int, number: int) -> None:
+def hand_over(state: ContainerState, pid: int, number: int, status: str) -> None:
     """Take descriptor `number` out of a process and send it, with the container's state, to the agent; raise RuntimeFault."""
     path, metadata = state.seccomp_listener or ("", "")
     with Step("take the seccomp listener"):
@@ -29,7 +29,7 @@ def hand_over(state: ContainerState, pid: int, number: int) -> None:
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, listener.to_bytes(4, sys.byteorder))]
     try:
         agent.connect(os.fsencode(path))
-        agent.sendmsg([_message(state, pid, metadata).encode("utf-8", "surrogateescape")], rights)
+        agent.sendmsg([_message(state, pid, metadata, status).encode("utf-8", "surrogateescape")], rights)
     except OSError as error:
         raise RuntimeFault.from_os(error, "failed to connect with seccomp agent", path=path) from error
     finally:
@@ -37,12 +37,12 @@ def hand_over(state: ContainerState, pid: int, number: int) -> None:
         agent.close()
 
 
-def _message(state: ContainerState, pid: int, metadata: str) -> str:
+def _message(state: ContainerState, pid: int, metadata: str, status: str) -> str:
     """Give the container process state of the specification."""
     own = {
         "ociVersion": state.oci_version,
         "id": state.id,
-        "status": "creating" if pid == state.pid else "running",
+        "status": status,
         "pid": state.pid,
         "bundle": state.bundle,
         "annotations": dict(state.annotations),

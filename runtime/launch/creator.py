@@ -12,7 +12,7 @@ from runtime.kernel.fork import fork_into
 from runtime.launch import gate, init, protocol, stage1
 from runtime.launch.ending import end_child, end_process, remove_folder
 from runtime.launch.entering import fork_init
-from runtime.launch.inherited import Inherited, check_preserved
+from runtime.launch.inherited import Inherited
 from runtime.launch.outside import set_limits, write_pid_file
 from runtime.launch.preload import preload_launch
 from runtime.launch.sources import open_mounts
@@ -96,7 +96,6 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
     ours, theirs = protocol.make_links()
     inherited = Inherited(plan, theirs, cgroup, gate.listen(folder, CLOSED_GATE), rights)
     open_sources(inherited, descriptors)
-    check_preserved(request.preserve_fds)
     preload_launch(plan)
     undo.push("the cgroup's folders", cgroup.undo)
     cgroup.create()
@@ -310,7 +309,13 @@ def _serve_init(plan: LaunchPlan, link: Link, state: ContainerState, cgroup: Cgr
     set_limits(state.pid, plan.process.rlimits)
     cgroup.apply_devices(plan.spec.linux.resources.devices)
     link.send(protocol.CONFINED, compiled)
-    link.receive(protocol.READY)
+    kind, payload = link.receive(protocol.READY, protocol.LISTENER)
+    if kind == protocol.LISTENER:
+        from runtime.launch.agent import hand_over
+
+        hand_over(state, state.pid, int(payload), "creating")
+        link.send(protocol.TAKEN)
+        link.receive(protocol.READY)
     cgroup.release()
     return state
 

@@ -139,7 +139,7 @@ class Opening:
         from runtime.state import read_record
 
         state = read_record(*self._place)
-        hand_over(state, state.pid, number)
+        hand_over(state, state.pid, number, "created")
 
     def close(self) -> None:
         """Stop waiting; the start goes on."""

@@ -75,20 +75,30 @@ class Inherited:
         wanted.update(self.sources.values())
         wanted.update(self.node_clones.values())
         wanted.update(self.stdio or ())
-        wanted.update(range(3, 3 + self.preserve_fds))
+        wanted.update(passed(self.preserve_fds))
         if self.console_socket is not None:
             wanted.add(self.console_socket)
         wanted.discard(-1)
         return wanted
 
 
-def check_preserved(count: int) -> None:
-    """Refuse to pass on descriptors that the caller has not opened: what is opened later would lie in their places."""
+def passed(count: int) -> set[int]:
+    """Give those of `count` descriptors from 3 on that the caller has passed: all of ours are close-on-exec, none of his."""
+    found = set()
     for fd in range(3, 3 + count):
         try:
-            os.fstat(fd)
-        except OSError as error:
-            raise RuntimeFault(f"descriptor {fd} is to be preserved but is not open", errno=error.errno) from error
+            if os.get_inheritable(fd):
+                found.add(fd)
+        except OSError:
+            continue
+    return found
+
+
+def check_passed(count: int) -> None:
+    """Refuse to pass on descriptors that the caller has not opened."""
+    absent = set(range(3, 3 + count)) - passed(count)
+    if absent:
+        raise RuntimeFault(f"descriptor {min(absent)} is to be preserved but is not open")
 
 
 def close_others(wanted: set[int]) -> None:

@@ -13,7 +13,7 @@ from runtime.launch import gate, protocol, root
 from runtime.launch.becoming import become_root, join_keyring, set_scheduling, split_filter
 from runtime.launch.entering import adjust_oom_score, enter_as_init, leave_affinity
 from runtime.launch.guarded import guarded
-from runtime.launch.inherited import close_others, settle
+from runtime.launch.inherited import close_others, passed, settle
 from runtime.launch.outside import set_limits
 from runtime.launch.preload import forbid_imports
 from runtime.launch.program import Program
@@ -101,13 +101,25 @@ def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
     program.become()
     gate_fd = inherited.gate.fileno()
     kept = {label_fd, task_fd if plan.spec.hooks.start_container else -1} - {-1}
-    close_others({0, 1, 2, link.socket.fileno(), gate_fd, *range(3, 3 + inherited.preserve_fds), *kept})
+    close_others({0, 1, 2, link.socket.fileno(), gate_fd, *passed(inherited.preserve_fds), *kept})
     if inherited.standing.user:
         prctl.set_dumpable(dumpable=True)  # else its own user cannot exec here before start; nothing of the host's is left
     gate.end_when_told()
+    if _listens_early(inherited, program):
+        os.close(program.confine(link))  # the agent's end is to be the end
     link.send(protocol.READY, _cgroups(inherited))
     link.close()
     return gate.wait(inherited.gate), program
+
+
+def _listens_early(inherited: Inherited, program: Program) -> bool:
+    """Tell whether the agent is told now. Without privileges nobody may take a descriptor of init's before its execve(2)."""
+    profile = inherited.plan.spec.linux.seccomp
+    if profile is None or not program.has_listener() or inherited.standing.user:
+        return False
+    from runtime.plan.waiting import can_wait_under
+
+    return can_wait_under(profile)
 
 
 def _confinement(inherited: Inherited) -> bytes:

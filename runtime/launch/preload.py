@@ -61,6 +61,8 @@ def _of_launch(plan: LaunchPlan) -> Iterator[str]:
         yield from ("fcntl", "runtime.kernel.loopback")
     if hooks.create_container or hooks.start_container:
         yield from ("select", "runtime.launch.hooks")
+    if linux.seccomp is not None and linux.seccomp.listener_path:
+        yield "runtime.plan.waiting"
 
 
 class _Refusal:

@@ -56,22 +56,34 @@ class Program:
     def _filter_needs_privilege(self) -> bool:
         return bool(self.filter) and not self.plan.source.no_new_privileges
 
-    def confine(self, link: Link) -> None:
-        """Load the seccomp filter; who is at the other end of `link` takes its listener, where the profile has one.
+    def has_listener(self) -> bool:
+        """Tell whether somebody is to answer for system calls."""
+        from runtime.kernel import seccomp
 
+        return bool(self.filter and self.filter_flags & seccomp.NEW_LISTENER)
+
+    def confine(self, link: Link) -> int:
+        """Load the seccomp filter, once; who is at the other end of `link` takes its listener, where the profile has one.
+
+        Gives the listener's descriptor here, or -1.
         Without no_new_privs that takes CAP_SYS_ADMIN, so the capabilities are dropped after it.
         """
+        listener = -1
+        if self.confined:
+            return listener
         prctl.set_dumpable(dumpable=False)  # changing ids may have restored it (prctl(2))
         self.confined = True
         if self.filter:
             from runtime.kernel import seccomp
 
             with Step("load the seccomp filter"):
-                listener = seccomp.load(self.filter, self.filter_flags)
-                if self.filter_flags & seccomp.NEW_LISTENER:
+                loaded = seccomp.load(self.filter, self.filter_flags)
+                if self.has_listener():
+                    listener = loaded
                     link.hand_over_number(listener)
             if self._filter_needs_privilege():
                 credentials.take_capabilities(self.plan.capabilities)
+        return listener
 
     def execute(self, link: Link) -> None:
         """Execute the program; returns only by raising StartFault.
@@ -83,8 +95,7 @@ class Program:
 
             with Step("label the program"):
                 write_label(self.label_fd, self.plan.source)
-        if not self.confined:
-            self.confine(link)
+        self.confine(link)
         try:
             os.execve(self.path, list(self.plan.argv), self.environment)  # noqa: S606 - the purpose of it all
         except OSError as error:

@@ -36,8 +36,8 @@ A user namespace wants one more process, for what happens before GO:
 Any of them may send FAULT (a runtime.errors value) and end. The link is one SEQPACKET socket; its end means that the other
 side died: init then ends by itself at any phase before READY, so a killed creator leaves nothing that runs.
 
-With a seccomp listener, LISTENER number comes before execve(2), after GO at the gate or in the link of an exec; TAKEN answers
-it once the agent has the descriptor.
+With a seccomp listener, LISTENER number comes before READY, or, where the filter would be in the way of the wait, after GO at
+the gate; in the link of an exec before execve(2). TAKEN answers it once the agent has the descriptor.
 
 An exec has a stage1 that joins the cgroup itself; PLACE, CHILD, GO and CONFINE have the same meaning, MOUNTED is not said, and
 instead of READY the link simply closes when execve(2) succeeds.

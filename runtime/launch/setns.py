@@ -19,7 +19,7 @@ from runtime.launch.becoming import become_root, join_keyring, set_scheduling, s
 from runtime.launch.ending import end_process
 from runtime.launch.entering import adjust_oom_score, enter_cgroup, leave_affinity, run_on
 from runtime.launch.guarded import guarded
-from runtime.launch.inherited import check_preserved, close_others, settle
+from runtime.launch.inherited import check_passed, close_others, passed, settle
 from runtime.launch.outside import set_limits, write_pid_file
 from runtime.launch.preload import preload_process
 from runtime.launch.program import Program
@@ -58,7 +58,7 @@ class Exec:
     def descriptors(self) -> set[int]:
         """Give every descriptor the children need."""
         wanted = {0, 1, 2, self.link.socket.fileno(), self.target, *(self.request.stdio or ())}
-        wanted.update(range(3, 3 + self.request.preserve_fds))
+        wanted.update(passed(self.request.preserve_fds))
         if self.request.console_socket is not None:
             wanted.add(self.request.console_socket)
         return wanted
@@ -105,7 +105,7 @@ def exec_steps(request: ExecRequest, decided: Decided | None = None) -> Generato
         container = present(request.state_root, decided.container)
     for text in decided.plan.cautions:
         caution(text)
-    check_preserved(request.preserve_fds)
+    check_passed(request.preserve_fds)
     if container.status == "paused" and not request.ignore_paused:
         raise StateFault("cannot exec in a paused container (use --ignore-paused to override)")
     target = pidfd.open_process(container.pid, container.start_time)
@@ -278,7 +278,7 @@ def _await_execve(link: Link, container: ContainerState, pid: int) -> None:
     if said == protocol.LISTENER:
         from runtime.launch.agent import hand_over
 
-        hand_over(container, pid, int(payload))
+        hand_over(container, pid, int(payload), "running")
         link.send(protocol.TAKEN)
         said, _ = link.receive_any()
     if said:
@@ -375,5 +375,5 @@ def _process(job: Exec, *, joined_user: bool, label: int) -> None:
         run_on(affinity.final)
     set_scheduling(job.plan.source, job.container.personality, job.container.memory_policy)
     program.become()
-    close_others({0, 1, 2, link.socket.fileno(), *range(3, 3 + request.preserve_fds), *({label} - {-1})})
+    close_others({0, 1, 2, link.socket.fileno(), *passed(request.preserve_fds), *({label} - {-1})})
     program.execute(link)

@@ -9,6 +9,8 @@ import sys
 import pytest
 
 from runtime.plan.seccomp import ARCHITECTURES, compile_filter
+from runtime.plan.waiting import NEEDED, can_wait_under
+from runtime.record import replace
 from runtime.spec.model import Seccomp, SeccompArg, SeccompSyscall
 from runtime.spec.words import SECCOMP_ARCHITECTURES
 
@@ -149,3 +151,17 @@ def test_same_profile_is_compiled_once() -> None:
     first = compile_filter(Seccomp(default_action="SCMP_ACT_ALLOW", syscalls=(rule("mkdir", action="SCMP_ACT_LOG"),)))
     again = compile_filter(Seccomp(default_action="SCMP_ACT_ALLOW", syscalls=(rule("mkdir", action="SCMP_ACT_LOG"),)))
     assert first is again
+
+
+def test_who_can_wait_to_be_started() -> None:
+    asks = rule("mkdir", action="SCMP_ACT_NOTIFY")
+    open_profile = Seccomp(default_action="SCMP_ACT_ALLOW", listener_path="/a", syscalls=(asks,))
+    assert can_wait_under(open_profile)
+    for action in ("SCMP_ACT_ERRNO", "SCMP_ACT_NOTIFY", "SCMP_ACT_KILL"):
+        assert not can_wait_under(replace(open_profile, syscalls=(asks, rule("recvfrom", action=action))))
+    closed = replace(open_profile, default_action="SCMP_ACT_ERRNO")
+    assert not can_wait_under(closed)
+    every = tuple(NEEDED)
+    assert can_wait_under(replace(closed, syscalls=(asks, rule(*every))))
+    assert not can_wait_under(replace(closed, syscalls=(asks, rule(*every[1:]))))
+    assert not can_wait_under(replace(closed, syscalls=(asks, rule(*every, args=(SeccompArg(index=0, value=0),)))))
