@@ -58,15 +58,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
-    """Judge what is left behind as part of the test itself, so that a known leak can be a known deviation."""
-    node: Node | None = pyfuncitem.funcargs.get("node")
-    try:
-        answer = yield
-    finally:
-        left = node.close() if node else []
-    if left:
-        pytest.fail("left behind after DEL (SPEC.md#del):\n  " + "\n  ".join(left), pytrace=False)
-    return answer
+    """Judge what is left behind as part of the test."""
+    return (yield from verdicts.judge_leaks(pyfuncitem, "node", "DEL (SPEC.md#del)"))
 
 
 @pytest.hookimpl(wrapper=True)

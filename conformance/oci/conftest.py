@@ -61,15 +61,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
-    """Judge what is left behind as part of the test itself, so that a known leak can be a known deviation."""
-    case: Case | None = pyfuncitem.funcargs.get("case")
-    try:
-        answer = yield
-    finally:
-        left = case.close() if case else []
-    if left:
-        pytest.fail("left behind after delete (runtime.md#delete):\n  " + "\n  ".join(left), pytrace=False)
-    return answer
+    """Judge what is left behind as part of the test."""
+    return (yield from verdicts.judge_leaks(pyfuncitem, "case", "delete (runtime.md#delete)"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
 from conformance.support import deviations
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from conformance.support.deviations import Judged
 
 _sometimes = pytest.StashKey[bool]()
+
+
+class Closing(Protocol):
+    """What a test works with: something that takes back what was made, and says what could not be."""
+
+    def close(self) -> list[str]:
+        """Give what is left, a line each."""
 
 
 def configure(config: pytest.Config) -> None:
@@ -31,6 +39,21 @@ def expect(items: list[pytest.Item], judged: Judged, table: Path) -> None:
         if entry:
             item.add_marker(pytest.mark.xfail(reason=f"known deviation: {entry.reason}", strict=False))
             item.stash[_sometimes] = entry.sometimes
+
+
+def judge_leaks(item: pytest.Function, fixture: str, command: str) -> Iterator[None]:
+    """Judge what a test's `fixture` says on close() that `command` left, as part of the test: a leak can be a known deviation.
+
+    For a wrapper of pytest_pyfunc_call, by `yield from`.
+    """
+    subject: Closing | None = item.funcargs.get(fixture)
+    try:
+        answer = yield
+    finally:
+        left = subject.close() if subject else []
+    if left:
+        pytest.fail(f"left behind after {command}:\n  " + "\n  ".join(left), pytrace=False)
+    return answer
 
 
 def cite(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, specification: str) -> pytest.TestReport:

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from conformance.cni.support.plugins import Answer, Plugins
 
 HOST = Place()
+TAMPERINGS = {
+    "link": ("ip", "link", "del", "eth0"),
+    "address": ("ip", "address", "flush", "dev", "eth0", "scope", "global"),
+    "route": ("ip", "route", "del", "default"),
+}
+"""What somebody may do to an attachment, such that CHECK has to complain."""
 SECONDS = 5.0
 """How long the kernel may take to end a namespace."""
 MADE_HERE = "made by a test"
