@@ -98,7 +98,11 @@ def _psi_data(stall: Stall) -> api_pb2.PsiData:
 def pod_stats(
     pod: Pod, usage: Usage, rate: int | None, network: Sequence[Interface] | None, processes: int
 ) -> api_pb2.PodSandboxStats:
-    """Give PodSandboxStats without its containers; `network` is None in a pod that uses the node's."""
+    """Give PodSandboxStats without its containers; `network` is None in a pod that uses the node's.
+
+    Where there is no interface (the pod is being stopped, its plugins made none) the network's usage is left out: kubelet reads
+    the default interface without looking whether there is one, and would end with it.
+    """
     config = pod.config
     linux = api_pb2.LinuxPodSandboxStats(
         cpu=cpu_usage(usage, rate),
@@ -107,7 +111,7 @@ def pod_stats(
     )
     if usage.io_pressure is not None:
         linux.io.CopyFrom(io_usage(usage))
-    if network is not None:
+    if network:
         linux.network.CopyFrom(network_usage(usage.at, network))
     return api_pb2.PodSandboxStats(
         attributes=api_pb2.PodSandboxAttributes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import grpc
 import pytest
 
 from shim.gen.runtime.v1 import api_pb2
+from tests.support.tools import find_tool
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -134,6 +136,10 @@ def test_a_pod_with_its_network(wherryd: Wherryd, pods: PodMaker) -> None:
         for task in os.listdir(f"/proc/{wherryd.process.pid}/task")
     }
     assert len(threads) == 1  # the one that looked has come home
+    (netns,) = os.listdir(wherryd.netns)
+    link = ["nsenter", f"--net={wherryd.netns / netns}", find_tool("ip"), "link", "delete", "eth0"]
+    subprocess.run(link, check=True)
+    assert not pod_stats().linux.HasField("network")  # kubelet would look for the default interface, and end without one
 
 
 def test_host_network_pods_have_no_network_of_their_own(wherryd: Wherryd, pods: PodMaker) -> None:

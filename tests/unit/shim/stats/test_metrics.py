@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from shim.gen.runtime.v1 import api_pb2
 from shim.stats import messages
 from shim.stats.metrics import LABELS, Reading, descriptors, encode
@@ -119,3 +121,12 @@ def test_the_default_interface_is_cni_s() -> None:
     assert (usage.default_interface.name, [one.name for one in usage.interfaces]) == ("eth0", ["aaa0", "eth0"])
     assert messages.network_usage(1, [other]).default_interface.name == "aaa0"
     assert not messages.network_usage(1, []).HasField("default_interface")
+
+
+def test_a_pod_without_interfaces_has_no_network_usage() -> None:
+    """Kubelet 1.36 reads the default interface of any network usage, and ends where there is none."""
+    usage = Usage(at=5, cpu=Cpu(usage=1), memory=Memory(**dict.fromkeys(MEMORY.__slots__, 0)))
+    pod = SimpleNamespace(id="p", config=api_pb2.PodSandboxConfig())
+    assert messages.pod_stats(pod, usage, None, [ETH0], 1).linux.network.HasField("default_interface")
+    for none in (None, []):
+        assert not messages.pod_stats(pod, usage, None, none, 1).linux.HasField("network")
