@@ -25,6 +25,8 @@ _LABEL_WORD = re.compile(r"[^\s:\0]*")
 _CATEGORIES = r"c\d{1,4}(?:\.c\d{1,4})?"
 _SENSITIVITY = rf"s\d{{1,2}}(?::{_CATEGORIES}(?:,{_CATEGORIES})*)?"
 _LEVEL = re.compile(rf"(?:{_SENSITIVITY}(?:-{_SENSITIVITY})?)?", re.ASCII)
+_COMMON_LEVEL = "s0"
+"""The lowest level, without categories: what has it is kept apart from nothing."""
 
 
 def parse_profile(text: str, field: str) -> SecurityProfile | None:
@@ -158,11 +160,11 @@ def check_selinux(options: SELinuxOption, field: str) -> None:
 def require_selinux(options: SELinuxOption, field: str, host: HostFacts, *, ignored: bool) -> None:
     """Raise FailedPrecondition where a label is asked for and the node has none to give, unless that is `ignored`.
 
-    An option object in which nothing is set asks for nothing. Relabelling of volumes needs no answer: kubelet asks for it on
-    every node.
+    An option object in which nothing is set asks for nothing, and so does one with the level that is kept apart from no other:
+    pods that shall run everywhere name it. Relabelling of volumes needs no answer: kubelet asks for it on every node.
     """
     asked = [name for name in ("user", "role", "type", "level") if getattr(options, name)]
-    if not asked or host.selinux or ignored:
+    if not asked or (asked == ["level"] and options.level == _COMMON_LEVEL) or host.selinux or ignored:
         return
     raise FailedPrecondition(
         f"{field}.{asked[0]} asks for an SELinux label, and SELinux is not enabled on this node; "

@@ -295,7 +295,7 @@ def test_selinux(kit):
     assert spec["linux"]["mountLabel"] == "system_u:object_r:container_file_t:s0:c1,c2"
 
 
-@pytest.mark.parametrize("part", [{"user": "u"}, {"role": "r"}, {"type": "t"}, {"level": "s0"}])
+@pytest.mark.parametrize("part", [{"user": "u"}, {"role": "r"}, {"type": "t"}, {"level": "s0:c1"}, {"level": "s1"}])
 def test_selinux_labels_are_never_dropped_silently(kit, part):
     context = {"linux": {"securityContext": {"selinuxOptions": part}}}
     for given in (kit.inputs(kit.security(selinuxOptions=part)), kit.inputs(in_pod=context)):
@@ -305,7 +305,9 @@ def test_selinux_labels_are_never_dropped_silently(kit, part):
             build(given)
 
 
-@pytest.mark.parametrize(("own", "in_pod"), [({}, {}), ({}, {"type": "t"}), (None, {})])
+@pytest.mark.parametrize(
+    ("own", "in_pod"), [({}, {}), ({}, {"type": "t"}), (None, {}), ({"level": "s0"}, {}), (None, {"level": "s0"})]
+)
 def test_selinux_options_that_ask_for_nothing_are_no_error(kit, own, in_pod):
     asked = {} if own is None else kit.security(selinuxOptions=own)
     context = {"linux": {"securityContext": {"selinuxOptions": in_pod}}}
