@@ -57,6 +57,26 @@ async def test_the_close_signal_of_version_5(parts: Parts) -> None:
     assert socket.close_code == 1000
 
 
+async def test_a_client_that_types_on_is_told_how_it_ended(parts: Parts) -> None:
+    """To close a socket with input unread resets it: what was said last would be lost, and the client would see code 1006."""
+    server, _backend = parts
+    async with aiohttp.ClientSession() as session, session.ws_connect(
+        await server.url(order("hello")), protocols=["v5.channel.k8s.io"]
+    ) as socket:  # fmt: skip
+
+        async def type_on() -> None:
+            while not socket.closed:
+                await socket.send_bytes(b"\x00" + b"x" * 4096)
+                await asyncio.sleep(0)  # the server lives in the same loop
+
+        typist = asyncio.ensure_future(type_on())
+        said = [message.data for message in await messages(socket)]
+        await asyncio.wait([typist])
+        typist.exception()  # the end came in the middle of a word, perhaps
+    assert json.loads(said[-1][1:])["status"] == "Success"
+    assert socket.close_code == 1000
+
+
 async def test_version_4_knows_no_close_signal(parts: Parts) -> None:
     server, _backend = parts
     async with aiohttp.ClientSession() as session, session.ws_connect(
