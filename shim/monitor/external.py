@@ -56,7 +56,7 @@ class ExternalRuntime:
                 self._reactor, argv, stdio=stdio or (null, null, null), keep=keep, seconds=CALL_SECONDS
             )
             if status != 0:
-                raise _explain(os.path.basename(self._binary), arguments[0], status, _last_error(log))
+                raise _explain(os.path.basename(self._binary), arguments[0], status, last_error(log))
         except OSError as error:
             raise Internal(f"runtime handler {self._binary} cannot be executed: {error.strerror}") from error
         finally:
@@ -244,17 +244,20 @@ def _explain(name: str, command: str, status: int, message: str) -> WherryError:
     return Internal(f"{name} {command} failed: {message or f'exit status {status}'}")
 
 
-def _last_error(path: str) -> str:
-    """Give the message of the last error in a JSON log, at most _MESSAGE_LIMIT bytes of it."""
+def last_error(path: str) -> str:
+    """Give the message of the last error in a JSON log, at most _MESSAGE_LIMIT bytes of it.
+
+    An entry begins at a brace at the beginning of a line: runc has one a line, crun 1.28 spreads one over several.
+    """
     try:
         with open(path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 2 * _MESSAGE_LIMIT))
-            lines = file.read(2 * _MESSAGE_LIMIT).splitlines()
+            entries = (b"\n" + file.read(2 * _MESSAGE_LIMIT)).split(b"\n{")
     except OSError:
         return ""
-    for line in reversed(lines):
+    for text in reversed(entries):
         with contextlib.suppress(ValueError, TypeError, AttributeError):
-            entry = jsonlite.loads(line)
+            entry = jsonlite.loads(b"{" + text)
             if entry.get("level", "error") in ("error", "fatal"):
                 return str(entry["msg"])[:_MESSAGE_LIMIT].strip()
     return ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shim.errors import FailedPrecondition
+from shim.monitor.external import last_error
 from shim.monitor.protocol import StartFailed
 from shim.monitor.runtimes import failed_from_text, merged_process, of_exec, start_failed
 
@@ -74,3 +75,21 @@ def test_an_exec_inherits_what_it_does_not_say(tmp_path: Path) -> None:
     assert merged == {
         "args": ["b"], "cwd": "/w", "env": ["A=1", "B=3", "C=4=5"], "user": {"uid": 5}, "noNewPrivileges": True,
     }  # fmt: skip
+
+
+RUNC = b'{"level":"warning","msg":"careful","time":"t"}\n{"level":"error","msg":"no such file","time":"t"}\n'
+CRUN = b'{\n  "msg": "old",\n  "level": "error"\n}\n{\n  "msg": "no such file",\n  "level": "error",\n  "time": "t"\n}\n'
+
+
+@pytest.mark.parametrize("log", [RUNC, CRUN, CRUN + b'{\n  "msg": "torn', b"\xff" + b"x" * 200_000 + b"\n" + RUNC, RUNC + CRUN])
+def test_the_last_error_of_a_runtime_s_log_is_found(tmp_path: Path, log: bytes) -> None:
+    path = tmp_path / "log.json"
+    path.write_bytes(log)
+    assert last_error(str(path)) == "no such file"
+
+
+@pytest.mark.parametrize("log", [b"", b"plain words\n", b'{"level":"info","msg":"fine"}\n'])
+def test_a_log_without_an_error_tells_none(tmp_path: Path, log: bytes) -> None:
+    path = tmp_path / "log.json"
+    path.write_bytes(log)
+    assert last_error(str(path)) == last_error(str(tmp_path / "absent")) == ""
