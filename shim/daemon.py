@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from runtime.kernel.heap import trim, use_one_arena
 from shim import log as logs
 from shim.container.attach import start_attach
 from shim.container.exec import start_exec
@@ -64,6 +65,7 @@ def main(argv: list[str], spawner_socket: socket.socket, spawner_pid: int) -> in
     if status is not None:
         return status
     logs.set_up(options.config.log)
+    use_one_arena()
     try:
         return asyncio.run(serve(options, spawner_socket, spawner_pid))
     except (WherryError, OSError) as error:
@@ -102,6 +104,7 @@ async def serve(options: Options, spawner_socket: socket.socket, spawner_pid: in
         stack.callback(node.events.close)
         stack.push_async_callback(node.flights.drain, DRAIN_SECONDS)
         gc.collect()
+        trim()
         gc.freeze()
         log.info("serving", address=config.socket_path, pid=os.getpid(), spawner=spawner_pid, pods=len(node.pods))
         notify("READY=1\nSTATUS=serving")

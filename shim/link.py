@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from typing import TYPE_CHECKING, Any
 
 from shim import wire
 from shim.reactor import READ, WRITE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from typing import Any
 
     from shim.reactor import Reactor
 

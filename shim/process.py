@@ -9,7 +9,6 @@ import contextlib
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from runtime.kernel.fork import fork
 from runtime.kernel.prctl import set_name, set_parent_death_signal
@@ -17,11 +16,15 @@ from shim import wire
 from shim.errors import DeadlineExceeded, Internal
 from shim.reactor import READ, Cancelled, Expired, Future
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Generator, Iterable
+    from typing import Any, NoReturn, TypeVar
 
     from shim.reactor import Reactor
+
+    T = TypeVar("T")
 else:
     import _signal as signal  # without the enumerations of the signal module, whose pages every monitor would copy
 
@@ -37,8 +40,6 @@ __all__ = [
     "restore_signals",
     "set_name",
 ]
-
-T = TypeVar("T")
 
 _CHANGED = (13, 25, 17, 15, 2, 1, 3)
 """SIGPIPE and SIGXFSZ, which Python ignores, and CHLD, TERM, INT, HUP and QUIT, which the loop handles."""
@@ -137,7 +138,8 @@ async def drive(reactor: Reactor, steps: Generator[int, None, T], seconds: float
             finally:
                 reactor.unwatch(fd)
     except StopIteration as stop:
-        return cast("T", stop.value)
+        result: T = stop.value
+        return result
     except Expired:
         raise DeadlineExceeded(f"the runtime did not answer within {seconds:g} s") from None
     except Exception as error:

@@ -15,15 +15,27 @@ import os
 import select
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Collection, Coroutine, Generator, Iterator
+    from typing import Any, Generic, TypeVar
+
+    T = TypeVar("T")
 else:
     import _signal as signal  # without the enumerations of the signal module, whose pages every monitor would copy
 
-T = TypeVar("T")
+    T = None
+
+    class Generic:
+        """Stand for typing's, whose import is half a megabyte in every process that forks from one with it."""
+
+        __slots__ = ()
+
+        def __class_getitem__(cls, _argument: object) -> type:
+            return cls
+
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT

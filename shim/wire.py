@@ -11,13 +11,14 @@ import array
 import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING, Any
 
 from runtime import jsonlite
 from shim import errors
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
 INLINE_LIMIT = 64 * 1024
 """Bytes of JSON sent in the datagram itself; more goes through a memfd."""

@@ -77,8 +77,8 @@ async def save_containers(
     documents = {folder: _documents(node, container) for folder, container in folders.items()}
     await node.in_thread(lambda: _write(documents), seconds, "preparing a checkpoint")
     request = CheckpointRequest(
-        containers=[container.id for container in containers],
-        folders=list(folders),
+        containers=tuple(container.id for container in containers),
+        folders=tuple(folders),
         options=options,
         shared_memory=shared_memory,
         timeout_s=seconds,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any
 
 from runtime.checkpoint.request import CriuOptions
 from runtime.record import replace
@@ -12,7 +11,10 @@ from shim import process
 from shim.errors import FailedPrecondition, InvalidArgument
 from shim.monitor.files import write_json
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shim.monitor.container import Container
     from shim.monitor.protocol import CheckpointRequest
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING
 
 from shim.errors import Internal
 from shim.monitor.files import remove
 from shim.monitor.stdio import receive_terminal
 from shim.reactor import Expired
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shim.reactor import Reactor
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING, Any
 
 from runtime import jsonlite
 from runtime.kernel import pidfd
@@ -27,13 +26,15 @@ from shim.monitor.protocol import (
 from shim.monitor.stdio import Stdio
 from shim.reactor import READ, Expired, Future
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from shim.monitor.exits import ExitStore
     from shim.monitor.keeper import Rest
+    from shim.monitor.oci_runtime import OciRuntime
     from shim.monitor.rest import Luggage
-    from shim.monitor.runtimes import OciRuntime
     from shim.reactor import Reactor
 
 LOST_EXIT_CODE = 255

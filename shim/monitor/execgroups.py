@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from runtime.apply.cgroup import from_paths
 from runtime.plan.cgroup import UNIFIED, parse_layout
 from shim.monitor import tree
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.spec.lasting import Pairs
 

@@ -6,14 +6,16 @@ import binascii
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING, Any
 
 from shim.errors import DeadlineExceeded, FailedPrecondition
 from shim.monitor.protocol import INLINE_OUTPUT, OUTPUT_LIMIT
 from shim.monitor.stdio import Stream
 from shim.reactor import Cancelled, Expired, Future
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shim.monitor.container import Container
     from shim.monitor.protocol import ExecRequest
     from shim.reactor import Reactor

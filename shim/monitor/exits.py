@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from runtime.kernel import pidfd
 from shim.errors import WherryError
 from shim.monitor.files import read_json, remove, write_json
 from shim.monitor.protocol import ContainerCreate, ExitRecord, decode, encode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any
 
 from runtime import jsonlite
 from runtime.apply.cgroup import from_paths
@@ -17,8 +16,10 @@ from shim.monitor.files import write_json
 from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process, of_exec
 from shim.reactor import Cancelled
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from shim.monitor.console import ConsoleSocket
     from shim.monitor.protocol import ContainerCreate, ExecRequest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any
 
 from runtime import api
 from runtime.apply.cgroup import from_paths
@@ -26,8 +25,10 @@ from shim.monitor.protocol import StartFailed
 from shim.monitor.runtimes import CALL_SECONDS, failed_from_text, merged_process, of_exec, start_failed
 from shim.reactor import Cancelled, Expired
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from runtime.spec.model import Process
     from shim.monitor.console import ConsoleSocket

@@ -26,15 +26,16 @@ import select
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, NoReturn
 
 from runtime.kernel.prctl import set_child_subreaper, set_dumpable, set_name, set_parent_death_signal
 from shim import process, wire
 from shim.monitor.logs import Clock, Framer, LogFile
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
+    from typing import NoReturn
 else:
     import _signal as signal  # without the enumerations of the signal module, whose pages every keeper would copy
 

@@ -12,11 +12,11 @@ import errno
 import os
 import stat
 import time
-from typing import TYPE_CHECKING
 
 from shim.beneath import open_beneath
 from shim.errors import FailedPrecondition
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

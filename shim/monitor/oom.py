@@ -6,8 +6,8 @@ import contextlib
 import functools
 import os
 import select
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

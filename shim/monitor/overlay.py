@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any
 
 from runtime import jsonlite
 from runtime.kernel.mount import mount, umount2
 from shim.errors import InvalidArgument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shim.monitor.protocol import ContainerCreate, RootfsMount
 
 _PAGE = 4096
@@ -61,7 +63,7 @@ def _options(rootfs: RootfsMount, label: tuple[str, ...]) -> str:
     if sum(map(len, lower)) + len(lower) > _PAGE // 2 and len(lower) > 1:
         common = os.path.commonpath(lower)
         os.chdir(common)
-        lower = [os.path.relpath(path, common) for path in lower]
+        lower = tuple(os.path.relpath(path, common) for path in lower)
     parts = ["lowerdir=" + ":".join(lower)]
     if rootfs.upper:
         parts += [f"upperdir={rootfs.upper}", f"workdir={rootfs.work}"]

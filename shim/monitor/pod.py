@@ -13,7 +13,6 @@ import contextlib
 import errno
 import os
 import signal
-from typing import TYPE_CHECKING, Any
 
 from runtime.kernel import pidfd
 from runtime.kernel.fork import fork
@@ -25,8 +24,10 @@ from shim.monitor.files import read_json, remove, write_json
 from shim.monitor.protocol import IdMap, NamespaceRequest, PodNamespaces, decode, encode
 from shim.monitor.reaper import reap_for_ever
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 RECORD = "ns.json"
 _IPC_SYSCTLS = ("kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/")
@@ -225,7 +226,7 @@ def _answer(fd: int) -> str:
     return answer
 
 
-def write_maps(pid: int, uids: list[IdMap], gids: list[IdMap]) -> None:
+def write_maps(pid: int, uids: tuple[IdMap, ...], gids: tuple[IdMap, ...]) -> None:
     """Give a new user namespace its maps (user_namespaces(7)): one write each, from outside."""
     for name, maps in (("uid_map", uids), ("gid_map", gids)):
         text = "".join(f"{item.container_id} {item.host_id} {item.size}\n" for item in maps)

@@ -34,12 +34,15 @@ a new version, and a monitor serves every version it announces.
 
 from __future__ import annotations
 
-import dataclasses
-import typing
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
+from runtime.record import Record, as_dict
 from shim.errors import InvalidArgument, WherryError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T", bound=Record)
 
 VERSION = 1
 VERSIONS = (1,)
@@ -50,11 +53,11 @@ OUTPUT_LIMIT = 16 * 1024 * 1024
 INLINE_OUTPUT = 16 * 1024
 """Bytes of output that travel inside the reply; more comes in a memfd."""
 
-T = TypeVar("T")
+_NONE: dict[str, Any] = {}
+"""The mapping of a message that names nothing; a message is never written to."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdMap:
+class IdMap(Record):
     """One line of a uid_map or gid_map (user_namespaces(7))."""
 
     container_id: int
@@ -62,8 +65,7 @@ class IdMap:
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamespaceRequest:
+class NamespaceRequest(Record):
     """Which namespaces the pod owns; a kind that is not asked for stays the host's."""
 
     net_pin: str = ""
@@ -72,11 +74,11 @@ class NamespaceRequest:
     uts: bool = False
     pid: bool = False
     """One PID namespace for all containers of the pod; a tiny reaper is its PID 1."""
-    uid_maps: list[IdMap] = field(default_factory=list)
+    uid_maps: tuple[IdMap, ...] = ()
     """With gid_maps: the pod gets a user namespace, which owns the others."""
-    gid_maps: list[IdMap] = field(default_factory=list)
+    gid_maps: tuple[IdMap, ...] = ()
     hostname: str = ""
-    sysctls: dict[str, str] = field(default_factory=dict)
+    sysctls: dict[str, str] = _NONE
     """Written inside the new namespaces, keys with dots; only those of net and ipc are namespaced."""
     shm_size: int = 64 * 1024 * 1024
     """Bytes of the tmpfs that becomes the pod's /dev/shm; 0 for none. Made only with `ipc`."""
@@ -84,11 +86,10 @@ class NamespaceRequest:
     """The systemd scope that is to hold the pod, as slice:prefix:name; "" without systemd's driver."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodNamespaces:
+class PodNamespaces(Record):
     """What `setup` made: OCI namespace type to the path of its pin."""
 
-    paths: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, str] = _NONE
     reaper_pid: int = 0
     """PID 1 of the pod's PID namespace as the host sees it; 0 without one."""
     reaper_start: int = 0
@@ -96,18 +97,16 @@ class PodNamespaces:
     shm: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RootfsMount:
+class RootfsMount(Record):
     """An overlay; `lower` topmost first. Without `upper` it is read-only."""
 
-    lower: list[str]
+    lower: tuple[str, ...]
     upper: str = ""
     work: str = ""
-    options: list[str] = field(default_factory=list)
+    options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerCreate:
+class ContainerCreate(Record):
     """A bundle to create; config.json is in it."""
 
     container_id: str
@@ -115,7 +114,7 @@ class ContainerCreate:
     state_root: str
     handler: str = ""
     """Absolute path of an OCI runtime binary; "" for the one built in."""
-    handler_options: list[str] = field(default_factory=list)
+    handler_options: tuple[str, ...] = ()
     """Words put before its command."""
     rootfs: RootfsMount | None = None
     terminal: bool = False
@@ -129,18 +128,17 @@ class ContainerCreate:
     """The directory of its v2 cgroup, where one process can make the container and become its init (runtime.launch.alone)."""
     checkpoint: str = ""
     """A folder with "checkpoint", criu's images, to restore the container from; its start has happened then."""
-    options: dict[str, bool] = field(default_factory=dict)
+    options: dict[str, bool] = _NONE
     """With `checkpoint`: more of criu's options, by the names of CriuOptions."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointRequest:
+class CheckpointRequest(Record):
     """Containers to save at one moment, all of which run on afterwards."""
 
-    containers: list[str]
-    folders: list[str]
+    containers: tuple[str, ...]
+    folders: tuple[str, ...]
     """For each of them an existing folder: "checkpoint" is made in it, rootfs-diff.tar and deleted.files."""
-    options: dict[str, bool] = field(default_factory=dict)
+    options: dict[str, bool] = _NONE
     """criu's options, by the names of CriuOptions."""
     shared_memory: str = ""
     """The pod's /dev/shm, when it is to be saved with them: as devshm-checkpoint.tar beside the folders."""
@@ -148,8 +146,7 @@ class CheckpointRequest:
     """For each step; 0: the monitor's own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecRequest:
+class ExecRequest(Record):
     """A process to run in a container and to wait for."""
 
     container_id: str
@@ -159,8 +156,7 @@ class ExecRequest:
     """0: as long as it takes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttachRequest:
+class AttachRequest(Record):
     """Somebody who wants to see what a container writes and to be what it reads.
 
     Descriptors of pipes come with it, for each of stdin, stdout and stderr that is true, in this order. The output ends
@@ -173,8 +169,7 @@ class AttachRequest:
     stderr: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecResult:
+class ExecResult(Record):
     """What an exec_sync gave; output beyond OUTPUT_LIMIT was dropped."""
 
     exit_code: int
@@ -182,8 +177,7 @@ class ExecResult:
     stderr: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExitRecord:
+class ExitRecord(Record):
     """The end of a container, as exits/<id>.json keeps it."""
 
     id: str
@@ -198,8 +192,7 @@ class ExitRecord:
     """Why it could not start, else empty."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MonitorContainer:
+class MonitorContainer(Record):
     """A container as its monitor knows it, for recovery."""
 
     id: str
@@ -211,8 +204,7 @@ class MonitorContainer:
     log_lost_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exited:
+class Exited(Record):
     """A container's init ended; its exit record is on disk."""
 
     container_id: str
@@ -224,8 +216,7 @@ class Exited:
     exited_at_ns: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Oom:
+class Oom(Record):
     """The kernel killed a process of the container for memory; init may go on."""
 
     container_id: str
@@ -233,8 +224,7 @@ class Oom:
     """Kills so far."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogLost:
+class LogLost(Record):
     """Log lines could not be written, and the container was not blocked; told once an episode."""
 
     container_id: str
@@ -259,8 +249,8 @@ class StartFailed(WherryError):  # noqa: N818 - a reply as much as an error
 
 def encode(value: Any) -> Any:
     """Give the JSON form of a message value."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: encode(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Record):
+        return {name: encode(item) for name, item in as_dict(value).items()}
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
     return value
@@ -270,40 +260,52 @@ def decode(kind: type[T], value: Any, where: str = "") -> T:
     """Give the value of `kind` that `value` describes; raise InvalidArgument naming the key. Unknown keys are ignored."""
     if not isinstance(value, dict):
         raise InvalidArgument(f"{where or kind.__name__} must be an object")
-    hints = _hints(kind)
     known: dict[str, Any] = {}
-    for item in dataclasses.fields(kind):  # type: ignore[arg-type]  # every message is a dataclass
-        if item.name in value:
-            known[item.name] = _check(hints[item.name], value[item.name], f"{where}{item.name}")
-        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-            raise InvalidArgument(f"{where}{item.name} is missing")
+    for name, default in kind._fields_.items():
+        if name in value:
+            known[name] = _reader(kind.__annotations__[name])(value[name], where + name)
+        elif default is None:
+            raise InvalidArgument(f"{where}{name} is missing")
     return kind(**known)
 
 
-_HINTS: dict[type, dict[str, Any]] = {}
+_READERS: dict[str, Callable[[Any, str], Any]] = {}
 
 
-def _hints(kind: type) -> dict[str, Any]:
-    if kind not in _HINTS:
-        _HINTS[kind] = typing.get_type_hints(kind)
-    return _HINTS[kind]
+def _reader(hint: str) -> Callable[[Any, str], Any]:
+    """Give the function that reads what an annotation of a message says; they are few, and read without `typing`."""
+    reader = _READERS.get(hint)
+    if reader is None:
+        reader = _READERS[hint] = _make_reader(hint)
+    return reader
 
 
-def _check(hint: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if type(None) in arguments:
-        return None if value is None else _check(arguments[0], value, where)
-    if origin is list and isinstance(value, list):
-        return [_check(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if origin is dict and isinstance(value, dict):
-        return {
-            str(key): item if arguments[1] is Any else _check(arguments[1], item, f"{where}.{key}")
-            for key, item in value.items()
-        }
-    if origin is None and dataclasses.is_dataclass(hint):
-        return decode(typing.cast("type[Any]", hint), value, f"{where}.")
-    if origin is None and (type(value) is hint or (hint is float and type(value) is int)):
-        if hint is str and "\0" in value:
-            raise InvalidArgument(f"{where} contains a zero byte")
-        return value
-    raise InvalidArgument(f"{where} must be {getattr(origin or hint, '__name__', hint)}, not {type(value).__name__}")
+def _make_reader(hint: str) -> Callable[[Any, str], Any]:
+    if hint == "Any":
+        return lambda value, _where: value
+    if hint.endswith(" | None"):
+        some = _reader(hint.removesuffix(" | None"))
+        return lambda value, where: None if value is None else some(value, where)
+    outer, _, inner = hint.removesuffix("]").partition("[")
+    if outer == "tuple":
+        item = _reader(inner.removesuffix(", ..."))
+        return lambda value, where: tuple(item(one, f"{where}[{at}]") for at, one in enumerate(_as(list, value, where)))
+    if outer == "dict":
+        item = _reader(inner.removeprefix("str, "))
+        return lambda value, where: {str(key): item(one, f"{where}.{key}") for key, one in _as(dict, value, where).items()}
+    kind = _PLAIN.get(hint)
+    if kind is not None:
+        return lambda value, where: _as(kind, value, where)
+    message = globals()[hint]
+    return lambda value, where: decode(message, value, f"{where}.")
+
+
+_PLAIN: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "bytes": bytes}
+
+
+def _as(kind: type, value: Any, where: str) -> Any:
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise InvalidArgument(f"{where} must be {kind.__name__}, not {type(value).__name__}")
+    if isinstance(value, str) and "\0" in value:
+        raise InvalidArgument(f"{where} contains a zero byte")
+    return value

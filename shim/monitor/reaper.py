@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import NoReturn
 
 from runtime.kernel.capability import capset
 from runtime.kernel.mount import MNT_DETACH, MS_PRIVATE, MS_RDONLY, MS_REC, mount, pivot_root, umount2
 from runtime.kernel.namespace import CLONE_NEWNS, unshare
 from runtime.kernel.prctl import set_dumpable, set_name, set_no_new_privs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _FOLDER = "/proc"
 """Any directory that a mapped user may look up, to mount the empty root on."""

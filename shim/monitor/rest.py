@@ -6,7 +6,6 @@ import array
 import os
 import socket
 from select import EPOLLIN
-from typing import TYPE_CHECKING, Any
 
 from runtime import jsonlite
 from shim.monitor.container import Container
@@ -14,7 +13,10 @@ from shim.monitor.keeper import FDS_LIMIT, MESSAGE_LIMIT
 from shim.monitor.protocol import ContainerCreate, PodNamespaces, decode, encode
 from shim.reactor import READ
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shim.monitor.keeper import Rest
     from shim.monitor.server import Monitor
 

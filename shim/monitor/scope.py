@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any
 
 from runtime.apply.cgroup import detect
 from runtime.apply.cgroup.files import write
 from runtime.plan.cgroup import UNIFIED
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from runtime.plan.cgroup import Layout
 
 OWN = "monitor"

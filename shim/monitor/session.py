@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from shim import wire
 from shim.errors import FailedPrecondition, WherryError
 from shim.link import Link, close_all
 from shim.monitor.protocol import VERSIONS
 from shim.reactor import READ, Cancelled
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable
+    from typing import Any
 
     from shim.monitor.rest import Luggage
     from shim.monitor.server import Monitor, Reply

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any
 
 from shim.errors import FailedPrecondition, InvalidArgument, NotFound, WherryError
 from shim.monitor.console import ConsoleSocket
 from shim.reactor import Cancelled
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from shim.monitor.container import Container
     from shim.monitor.protocol import ExecRequest

@@ -10,14 +10,15 @@ import socket
 import struct
 import termios
 import time
-from typing import TYPE_CHECKING, Any
 
 from shim.monitor.attach import Fan, StdinPump
 from shim.monitor.logs import Clock, Framer, LogFile
 from shim.reactor import READ
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from shim.monitor.keeper import Rest
     from shim.monitor.rest import Luggage

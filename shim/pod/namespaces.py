@@ -35,13 +35,13 @@ def namespace_request(config: PodSandboxConfig, netns: str, sysctls: Mapping[str
     )
 
 
-def id_maps(modes: NamespaceOption) -> tuple[list[IdMap], list[IdMap]]:
+def id_maps(modes: NamespaceOption) -> tuple[tuple[IdMap, ...], tuple[IdMap, ...]]:
     """Give the maps of the pod's user namespace; empty without one. Raises InvalidArgument for a contradiction."""
     userns = modes.userns_options
     if not modes.HasField("userns_options") or userns.mode == api_pb2.NODE:
         if userns.uids or userns.gids:
             raise InvalidArgument("namespace_options.userns_options: mode NODE must come without uids and gids")
-        return [], []
+        return (), ()
     if userns.mode != api_pb2.POD:
         raise InvalidArgument("namespace_options.userns_options.mode must be POD or NODE")
     if not userns.uids or not userns.gids:
@@ -49,8 +49,8 @@ def id_maps(modes: NamespaceOption) -> tuple[list[IdMap], list[IdMap]]:
     return _maps(userns.uids), _maps(userns.gids)
 
 
-def _maps(mappings: object) -> list[IdMap]:
-    return [
+def _maps(mappings: object) -> tuple[IdMap, ...]:
+    return tuple(
         IdMap(container_id=mapping.container_id, host_id=mapping.host_id, size=mapping.length)
         for mapping in mappings  # type: ignore[attr-defined]  # a repeated IDMapping
-    ]
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from runtime.record import replace
 from shim.container.spec.inputs import SpecSettings
 from shim.container.spec.security import require_selinux
 from shim.container.spec.sysctls import pod_sysctls
@@ -146,7 +147,7 @@ async def _set_up(node: Node, pod: Pod, monitor: MonitorClient, rollback: Rollba
     hostname = pod.config.hostname or node.host.hostname
     sysctls = pod_sysctls(pod.config, SpecSettings())
     request = namespace_request(pod.config, pod.meta.netns, sysctls, hostname)
-    request = dataclasses.replace(request, scope=scope_of(node.config.cgroup, pod.config, pod.id))
+    request = replace(request, scope=scope_of(node.config.cgroup, pod.config, pod.id))
     namespaces = await settled(monitor.setup_pod(request))
     timing.mark("namespaces")
     write_pod_files(node.pod_dir(pod.id), pod.config, node.host.hostname)

@@ -8,10 +8,11 @@ itself. Jobs, which may use any of these modules, run them; monitors do not.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 _deferred: list[Callable[[], object]] = []
 

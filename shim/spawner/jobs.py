@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 import socket
-from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from shim import process, wire
 from shim.errors import Unimplemented
 from shim.spawner import forks
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, NoReturn
 
     Run = Callable[[dict[str, Any], list[int], Callable[[dict[str, Any]], None]], dict[str, Any]]
 
@@ -35,6 +36,8 @@ REUSABLE = frozenset({"cni"})
 """Kinds whose process may do another job of the kind. Most of what a short job costs is the copying of pages that a fresh
 fork writes to first. A job that failed, forgot a child or descriptors, or did not come back to its network namespace is its
 process's last one, and a job that is killed takes its process along."""
+RARE = frozenset({"sockets", "relabel", "volumes", "nri", "features", "checkpoint"})
+"""Kinds whose modules a job imports itself: not many pods need them, and what the spawner has every fork of it pays for."""
 MAX_DESCRIPTORS = 32
 """Descriptors a process may have and still do another job."""
 
@@ -45,7 +48,8 @@ def function_of(kind: str, kinds: dict[str, str]) -> Run:
     if target is None:
         raise Unimplemented(f"the spawner has no job {kind!r}")
     module, _, name = target.partition(":")
-    return cast("Run", getattr(importlib.import_module(module), name))
+    run: Run = getattr(importlib.import_module(module), name)
+    return run
 
 
 def run_job(message: dict[str, Any], fds: list[int], sock_fd: int, kinds: dict[str, str]) -> NoReturn:

@@ -17,15 +17,16 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, NoReturn
 
+from runtime.kernel.heap import trim
 from runtime.kernel.prctl import set_child_subreaper
-from runtime.launch.alone import look
 from shim import process, wire
 from shim.spawner.warmth import fill_holes, import_packages
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import NoReturn
 
 WARM = ("runtime",)
 """Packages of which everything is imported before the first fork: they import much where they use it."""
@@ -63,7 +64,8 @@ def _be_nursery(sock: socket.socket, parent: int) -> NoReturn:
 
 def warm() -> None:
     """Import and rehearse what monitors do, and keep the collector from touching (and so copying) those pages."""
-    from shim.spawner.rehearsal import rehearse  # noqa: PLC0415 - it imports the monitor, which the spawner does not need
+    from runtime.launch.alone import look  # noqa: PLC0415 - the spawner, which imports this file, does not need it
+    from shim.spawner.rehearsal import rehearse  # noqa: PLC0415 - the same, and it imports the monitor
 
     import_packages(WARM, COLD)
     look()
@@ -72,6 +74,7 @@ def warm() -> None:
     except Exception as error:  # noqa: BLE001 - nothing depends on it
         sys.stderr.write(f"wherry-nursery: the rehearsal failed: {type(error).__name__}: {error}\n")
     fill_holes()
+    trim()
     gc.freeze()
 
 

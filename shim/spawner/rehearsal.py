@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING, Any
 
 from runtime.kernel.mount import fsmount, fsopen
 from shim import process, wire
@@ -18,7 +17,10 @@ from shim.monitor.files import SOCKET
 from shim.monitor.protocol import ContainerCreate, ExecRequest, encode
 from shim.monitor.server import Monitor
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shim.monitor.console import ConsoleSocket
     from shim.reactor import Reactor
 

@@ -19,21 +19,24 @@ import gc
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
 
+from runtime.kernel.heap import trim
 from runtime.kernel.prctl import set_child_subreaper, set_dumpable
 from shim import process, wire
 from shim.errors import DeadlineExceeded, Internal, InvalidArgument, Unimplemented, WherryError
+from shim.late import import_late
 from shim.link import Link
 from shim.monitor.files import SOCKET
 from shim.monitor.tree import kill_members, kill_tree
 from shim.reactor import Reactor
-from shim.spawner.jobs import KINDS, function_of, run_job
+from shim.spawner.jobs import KINDS, RARE, function_of, run_job
 from shim.spawner.nursery import start_nursery
 from shim.spawner.warmth import fill_holes, import_packages
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from typing import Any, NoReturn
 
     from shim.reactor import Timer
 
@@ -250,13 +253,15 @@ class Spawner:
 
 def warm(kinds: dict[str, str]) -> None:
     """Import everything that a job will need, and keep the collector from touching (and so copying) those pages."""
+    import_late("inspect")
     import_packages(WARM, _COLD)
-    for kind in kinds:
+    for kind in kinds.keys() - RARE:
         try:
             function_of(kind, kinds)
         except ImportError as error:
             sys.stderr.write(f"wherry-spawner: job {kind} is not warm: {error}\n")
     fill_holes()
+    trim()
     gc.freeze()
 
 

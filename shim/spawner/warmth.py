@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import importlib
-import pkgutil
+import os
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 POOL_BYTES = 16 * 1024
 """What pymalloc hands out blocks of one size from (Objects/obmalloc.c); a few bytes of it are its head."""
@@ -28,9 +28,21 @@ _fillings: list[list[object]] = []
 def import_packages(packages: Iterable[str], cold: tuple[str, ...]) -> None:
     """Import all modules of some packages but those whose names begin with one of `cold`; say which cannot be imported."""
     for package in packages:
-        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if not module.name.startswith(cold):
-                _import(module.name)
+        for folder in importlib.import_module(package).__path__:
+            for name in modules_below(folder, package):
+                if not name.startswith(cold):
+                    _import(name)
+
+
+def modules_below(folder: str, package: str) -> Iterator[str]:
+    """Give the names of the modules below a package's folder, a package before what is in it; pkgutil does that in 90 kB."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        name, _, suffix = entry.name.partition(".")
+        if suffix == "py" and name != "__init__":
+            yield f"{package}.{name}"
+        elif not suffix and os.path.exists(f"{entry.path}/__init__.py"):
+            yield f"{package}.{name}"
+            yield from modules_below(entry.path, f"{package}.{name}")
 
 
 def _import(name: str) -> None:

@@ -200,7 +200,7 @@ async def test_a_setup_that_fails_leaves_nothing(pod: PodHarness) -> None:
 
 
 async def test_a_user_namespace(pod: PodHarness) -> None:
-    maps = [IdMap(container_id=0, host_id=100000, size=65536)]
+    maps = (IdMap(container_id=0, host_id=100000, size=65536),)
     made = await pod.monitor.setup_pod(
         NamespaceRequest(
             net_pin=str(pod.state_dir / "netns"), ipc=True, uts=True, pid=True, uid_maps=maps, gid_maps=maps,

@@ -19,7 +19,7 @@ def test_the_mount_label(tmp_path, monkeypatch, label, end):
         bundle=str(tmp_path),
         state_root="/s",
         handler="runc",
-        rootfs=RootfsMount(lower=["/a", "/b"], upper="/u", work="/w"),
+        rootfs=RootfsMount(lower=("/a", "/b"), upper="/u", work="/w"),
     )
     overlay.mount_rootfs(request)
     assert calls == [("overlay", str(tmp_path / "boat"), "overlay", 0, f"lowerdir=/a:/b,upperdir=/u,workdir=/w{end}")]

@@ -39,7 +39,7 @@ def test_sysctl_names(key: str, path: str) -> None:
         NamespaceRequest(net_pin="/x", sysctls={"": "1"}),
         NamespaceRequest(hostname="a"),
         NamespaceRequest(net_pin="relative"),
-        NamespaceRequest(uid_maps=[IdMap(container_id=0, host_id=0, size=1)]),
+        NamespaceRequest(uid_maps=(IdMap(container_id=0, host_id=0, size=1),)),
     ],
 )
 def test_contradictions_are_refused(request_: NamespaceRequest) -> None:

@@ -26,10 +26,10 @@ from shim.monitor.protocol import (
 
 VALUES = [
     NamespaceRequest(
-        net_pin="/run/netns/x", ipc=True, uid_maps=[IdMap(container_id=0, host_id=1, size=2)], sysctls={"net.a": "1"}
+        net_pin="/run/netns/x", ipc=True, uid_maps=(IdMap(container_id=0, host_id=1, size=2),), sysctls={"net.a": "1"}
     ),
     PodNamespaces(paths={"network": "/x"}, reaper_pid=7),
-    ContainerCreate(container_id="a", bundle="/b", state_root="/s", rootfs=RootfsMount(lower=["/l"], upper="/u", work="/w")),
+    ContainerCreate(container_id="a", bundle="/b", state_root="/s", rootfs=RootfsMount(lower=("/l",), upper="/u", work="/w")),
     ExecRequest(container_id="a", process={"args": ["true"], "user": {"uid": 1}}, timeout_s=1.5),
     MonitorContainer(id="a", pid=1, status="stopped", exit=ExitRecord(id="a", pid=1, exit_code=3, exited_at_ns=4)),
 ]
