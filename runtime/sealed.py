@@ -1,10 +1,11 @@
 """Run from an image of the interpreter that nobody can write to.
 
 A container that makes its runtime execute /proc/self/exe, as its program or as an interpreter named in a script, could
-otherwise open the host's Python for writing once that program runs (the way of CVE-2019-5736). Where the executable is but
-a small frame around libpython, the process puts a sealed memfd in its place and goes on. Else it replaces itself, once and
-before it imports anything of weight, by the same interpreter executed from such a memfd, or, when the binary is big, from a
-detached read-only overlay of its directory, which costs no copy and shares the page cache.
+otherwise open the host's Python for writing once that program runs (the way of CVE-2019-5736). So the process puts an image in
+the place of its executable that has the same bytes: a sealed memfd, or, when the binary is big, the file as it looks through a
+detached read-only overlay of its directory, which costs no copy and shares the page cache. Where the kernel does not let, as
+without privileges, the process replaces itself, once and before it imports anything of weight, by the same interpreter
+executed from such an image.
 
 Every start of `wherry-oci` that makes a process passes here, so what comes before a second start takes no more than `posix`
 has: even `os` takes a millisecond.
@@ -19,12 +20,11 @@ OPTION = "wherry-sealed"
 """The `-X` option that marks the second run; its value is "1" when LD_LIBRARY_PATH was set for the loader's sake."""
 
 _COPY_LIMIT = 1 << 20
-_FRAME_LIMIT = 1 << 17
-"""Bytes of an executable that only calls libpython; one of some kilobytes is usual."""
 _READ = posix.O_RDONLY | posix.O_CLOEXEC
 _MFD_SEALED = posix.MFD_ALLOW_SEALING | posix.MFD_CLOEXEC
 _MFD_EXEC = 0x10  # known since Linux 6.3
 _F_ADD_SEALS = 1033
+_ESTALE = 116
 _ALL_SEALS = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
 
 
@@ -38,23 +38,17 @@ def seal() -> None:
 
 
 def _exchange() -> bool:
-    """Put a sealed copy in the place of an executable that is but a frame; tell whether that could be."""
-    binary = posix.open("/proc/self/exe", _READ)
+    """Put a sealed image in the place of the executable; tell whether that could be."""
     try:
-        size = posix.fstat(binary).st_size
-        if size > _FRAME_LIMIT or not _library_folder():
-            return False
         from runtime.kernel.exefile import exchange
 
-        image = _memfd(binary, size)
+        image = _image()
         try:
             exchange(image)
         finally:
             posix.close(image)
     except OSError:
-        return False  # a kernel without it, or a policy against it
-    finally:
-        posix.close(binary)
+        return False  # a kernel or C library without it, or a policy against it
     return True
 
 
@@ -100,14 +94,18 @@ def _library_folder() -> bytes:
 
 
 def _image() -> int:
+    """Open something that has the executable's bytes, and that nobody can write to."""
     binary = posix.open("/proc/self/exe", _READ)
-    size = posix.fstat(binary).st_size
-    if size > _COPY_LIMIT and posix.geteuid() == 0:
-        try:
-            return _overlay(posix.readlink("/proc/self/exe"))
-        except OSError:
-            pass  # no overlay here (a nested one, a foreign file system): a copy is as safe, it only costs more
-    return _memfd(binary, size)
+    try:
+        status = posix.fstat(binary)
+        if status.st_size > _COPY_LIMIT and posix.geteuid() == 0:
+            try:
+                return _overlay(posix.readlink("/proc/self/exe"), status)
+            except OSError:
+                pass  # no overlay here (a nested one, a foreign file system): a copy is as safe, it only costs more
+        return _memfd(binary, status.st_size)
+    finally:
+        posix.close(binary)
 
 
 def _memfd(binary: int, size: int) -> int:
@@ -126,12 +124,24 @@ def _memfd(binary: int, size: int) -> int:
     return sealed
 
 
-def _overlay(path: str) -> int:
+def _overlay(path: str, status: posix.stat_result) -> int:
+    """Open `path`, the file with that status, in a detached read-only overlay of its directory."""
     from runtime.kernel.mount import fsconfig_string, fsmount, fsopen
 
     folder, _, name = path.rpartition("/")
-    empty = fsmount(fsopen("tmpfs"))
-    context = fsopen("overlay")
-    fsconfig_string(context, "lowerdir", f"{folder}:/proc/self/fd/{empty}")
-    root = fsmount(context, 0x1)  # MOUNT_ATTR_RDONLY; without an upper directory nothing could be written anyway
-    return posix.open(name, _READ, dir_fd=root)
+    opened = []
+    try:
+        opened.append(fsopen("tmpfs"))
+        opened.append(empty := fsmount(opened[0]))
+        opened.append(context := fsopen("overlay"))
+        fsconfig_string(context, "lowerdir", f"{folder}:/proc/self/fd/{empty}")
+        opened.append(root := fsmount(context, 0x1))  # MOUNT_ATTR_RDONLY; there is no upper directory to write to anyway
+        image = posix.open(name, _READ, dir_fd=root)
+    finally:
+        for fd in opened:
+            posix.close(fd)
+    found = posix.fstat(image)
+    if (found.st_size, found.st_mtime_ns, found.st_ctime_ns) == (status.st_size, status.st_mtime_ns, status.st_ctime_ns):
+        return image
+    posix.close(image)
+    raise OSError(_ESTALE, "another file has its name now", path)

@@ -63,14 +63,18 @@ def prototype(signature: str) -> type[_ctypes.CFuncPtr]:
 
 def function(name: str, signature: str) -> Callable[..., int]:
     """Declare a function of the C library; calling it gives its result and raises OSError when that is -1."""
-    call = prototype(signature)(_ctypes.dlsym(_HANDLE, name))
-    return _checked(call, name)
+    return _checked(prototype(signature)(address(name)), name)
+
+
+def address(name: str) -> int:
+    """Give the address of a function of the C library; raise OSError where it has none of that name."""
+    return _ctypes.dlsym(_HANDLE, name)
 
 
 def system_call(name: str, signature: str) -> Callable[..., int]:
     """Declare a system call the C library need not know; calling it raises OSError when the result is -1."""
     number = _NUMBERS[name]
-    call = prototype("l" + signature)(_ctypes.dlsym(_HANDLE, "syscall"))
+    call = prototype("l" + signature)(address("syscall"))
 
     def numbered(*arguments: Any) -> int:
         return call(number, *arguments)  # type: ignore[no-any-return]  # ctypes gives no type to a variadic function
