@@ -4,28 +4,34 @@
 folder of this package, so that neither site nor a .pth file is needed to find it.
 """
 
-from __future__ import annotations
-
 import gc
 import posix
 import sys
 
-from runtime import pyc
+from runtime import lean, pyc
 
 SEALED = frozenset(("create", "exec", "run"))
 """Commands whose container must not find the host's Python behind /proc/self/exe."""
+_PACKED = frozenset(("create", "delete", "exec", "kill", "list", "run", "start", "state"))
+"""Commands that engines use all the time."""
 
 
 def main() -> None:
     """Run `wherry-oci` with sys.argv and end the process, without finalising the interpreter: that only takes time."""
     words = sys.argv[1:]
     gc.disable()  # a short process has little to collect
-    pyc.install()
+    lean.install()
+    finder = pyc.install()
+    command = next((word for word in words if word in _PACKED), "") if posix.geteuid() == 0 else ""
+    if command:  # not without privileges: the seal would have it all done twice
+        finder.unpack(command)
     code = 1
     if SEALED.isdisjoint(words) or _seal():  # a word that only looks like a command costs a few milliseconds, no more
         from runtime.cli.command import command_line
 
         code = command_line(words)
+        if command and code == 0:
+            finder.pack(command)
     sys.stdout.flush()
     sys.stderr.flush()
     posix._exit(code)  # noqa: SLF001 - os, where the name is public, costs the first interpreter a millisecond

@@ -95,8 +95,11 @@ def reserve(state_root: str, container_id: str) -> str:
     """Make the container's directory, which also takes its id; raise ExistsFault."""
     folder = container_dir(state_root, container_id)
     try:
-        os.makedirs(state_root, 0o711, exist_ok=True)
-        os.mkdir(folder, 0o711)
+        try:
+            os.mkdir(folder, 0o711)
+        except FileNotFoundError:
+            os.makedirs(state_root, 0o711, exist_ok=True)
+            os.mkdir(folder, 0o711)
     except FileExistsError:
         raise ExistsFault(f"container with given ID already exists: {container_id!r}: delete it or choose another id") from None
     except OSError as error:

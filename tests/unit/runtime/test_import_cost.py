@@ -10,8 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 HEAVY = {
-    "argparse", "collections", "contextlib", "ctypes", "dataclasses", "enum", "functools", "inspect", "json", "logging",
-    "pathlib", "re", "selectors", "signal", "socket", "struct", "subprocess", "threading", "traceback", "typing", "asyncio",
+    "_collections_abc", "argparse", "asyncio", "collections", "contextlib", "ctypes", "dataclasses", "enum", "functools",
+    "inspect", "json", "logging", "pathlib", "re", "selectors", "signal", "socket", "struct", "subprocess", "threading",
+    "traceback", "typing",
 }  # fmt: skip
 LIMIT = 130
 """Modules of all kinds: each costs a tenth of a millisecond and more."""
@@ -19,7 +20,9 @@ LIMIT = 130
 SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import runtime.start, runtime.kernel.exefile
+import runtime.start, runtime.lean
+runtime.lean.install()
+import runtime.kernel.exefile
 import runtime.cli.command, runtime.cli.execute, runtime.cli.foreground, runtime.cli.lifecycle
 import runtime.api, runtime.container, runtime.launch.creator, runtime.launch.hooks
 import runtime.apply.cgroupmount, runtime.apply.devices, runtime.apply.sysctl, runtime.kernel.loopback, runtime.kernel.uts
@@ -30,7 +33,9 @@ print(*sorted(sys.modules))
 START = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import runtime.start, runtime.cli.command, runtime.cli.lifecycle, runtime.cli.show, runtime.api, runtime.container
+import runtime.start, runtime.lean
+runtime.lean.install()
+import runtime.cli.command, runtime.cli.lifecycle, runtime.cli.show, runtime.api, runtime.container
 import runtime.launch.gate
 print(*sorted(sys.modules))
 """
@@ -47,6 +52,7 @@ def test_commands_about_a_container_load_hardly_a_library(script, foreign, limit
     """Each of them costs a fifth of a millisecond: `_json` is worth it, `_ctypes` is not needed."""
     loaded = loaded_by(script)
     assert loaded & {"_ctypes", "_json", "_socket", "fcntl", "select"} == foreign | {"_json"}
+    assert "_collections_abc" not in loaded  # which comes with the real os
     assert len(loaded) < limit, sorted(loaded)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import subprocess
@@ -78,18 +79,18 @@ def package(tmp_path: Path) -> Path:
 
 
 def test_good_code_is_found(package):
-    spec = pyc._Finder(str(package.parent)).find_spec("runtime.one")
+    spec = pyc.Finder(str(package.parent)).find_spec("runtime.one")
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert (module.VALUE, module.__file__, module.__package__) == (1, str(package / "one.py"), "runtime")
-    top = pyc._Finder(str(package.parent)).find_spec("runtime")
+    top = pyc.Finder(str(package.parent)).find_spec("runtime")
     assert top is not None
     assert top.submodule_search_locations == [str(package)]
 
 
 def test_other_code_is_left_to_importlib(package):
-    finder = pyc._Finder(str(package.parent))
+    finder = pyc.Finder(str(package.parent))
     assert finder.find_spec("os") is None
     assert finder.find_spec("runtime.two") is None
     source = package / "one.py"
@@ -108,10 +109,164 @@ def test_code_of_another_kind_is_left_to_importlib(package, mode):
         mode, py_compile.PycInvalidationMode.UNCHECKED_HASH
     )
     py_compile.compile(str(package / "one.py"), invalidation_mode=kind)
-    assert pyc._Finder(str(package.parent)).find_spec("runtime.one") is None
+    assert pyc.Finder(str(package.parent)).find_spec("runtime.one") is None
 
 
 def test_damaged_code_is_left_to_importlib(package):
     cached = Path(importlib.util.cache_from_source(str(package / "one.py")))
     cached.write_bytes(cached.read_bytes()[:10])
-    assert pyc._Finder(str(package.parent)).find_spec("runtime.one") is None
+    assert pyc.Finder(str(package.parent)).find_spec("runtime.one") is None
+
+
+USE = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("pyc", sys.argv[1])
+pyc = module_from_spec(spec)
+spec.loader.exec_module(pyc)
+sys.path.insert(0, sys.argv[2])
+import runtime
+finder = pyc.Finder(sys.argv[2])
+sys.meta_path.insert(0, finder)
+finder.unpack("use")
+unpacked = sorted(name for name in sys.modules if name.startswith("runtime."))
+try:
+    for name in sys.argv[3:]:
+        __import__(name)
+except ImportError as error:
+    print(error)
+else:
+    import runtime.deep
+    print(len(unpacked), *runtime.deep.VALUES)
+    finder.pack("use")
+"""
+
+
+@pytest.fixture
+def deep(package: Path) -> Path:
+    """Give a package whose inner package imports its six modules, and so is complete after them."""
+    inner = package / "deep"
+    inner.mkdir()
+    for number in range(6):
+        (inner / f"part{number}.py").write_text(f"VALUE = {number}\n")
+    imports = "".join(f"from runtime.deep.part{number} import VALUE as V{number}\n" for number in range(6))
+    (inner / "__init__.py").write_text(imports + "VALUES = (V0, V1, V2, V3, V4, V5)\n")
+    return package
+
+
+def use(package: Path, *names: str) -> str:
+    command = [sys.executable, "-I", "-S", "-c", USE, pyc.__file__, str(package.parent), *(names or ("runtime.deep",))]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def the_pack(package: Path) -> Path:
+    return package / "__pycache__" / f"use.{sys.implementation.cache_tag}.pack"
+
+
+@pytest.fixture
+def packed(deep: Path) -> Path:
+    """Give the package with a pack: importlib makes the .pyc files first, and these make the pack."""
+    assert use(deep) == "0 0 1 2 3 4 5"
+    assert not the_pack(deep).exists()
+    assert use(deep) == "0 0 1 2 3 4 5"
+    return deep
+
+
+def test_what_a_command_imported_comes_from_its_pack(packed):
+    assert use(packed) == "7 0 1 2 3 4 5"
+
+
+def test_a_pack_is_good_only_for_the_sources_it_was_made_from(packed):
+    part = packed / "deep/part3.py"
+    part.write_text("VALUE = 7\n")  # of the same size
+    os.utime(part, (1, 1))
+    assert use(packed) == "0 0 1 2 7 4 5"
+    assert use(packed) == "0 0 1 2 7 4 5"  # importlib has made a new .pyc only now
+    assert use(packed) == "7 0 1 2 7 4 5"
+    part.unlink()
+    assert use(packed) == "No module named 'runtime.deep.part3'"
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-100], lambda data: b"\0" * len(data), lambda _: b"", lambda data: data[9:]]
+)
+def test_a_damaged_pack_is_made_anew(packed, damage):
+    pack = the_pack(packed)
+    pack.write_bytes(damage(pack.read_bytes()))
+    assert use(packed) == "0 0 1 2 3 4 5"
+    assert use(packed) == "7 0 1 2 3 4 5"
+
+
+def test_a_module_of_a_pack_that_cannot_be_made_fails_where_it_is_imported(deep):
+    (deep / "deep/part4.py").write_text("import somewhere\nVALUE = 4\n")
+    (deep.parent / "somewhere.py").touch()
+    for _ in range(3):
+        use(deep)
+    (deep.parent / "somewhere.py").unlink()
+    assert use(deep) == "No module named 'somewhere'"
+    (deep.parent / "somewhere.py").touch()
+    assert use(deep) == "7 0 1 2 3 4 5"
+
+
+def test_a_pack_grows_when_much_was_missing(packed):
+    for number in range(6):
+        (packed / f"more{number}.py").touch()
+    some = ("runtime.deep", *(f"runtime.more{number}" for number in range(3)))
+    many = (*some, *(f"runtime.more{number}" for number in range(3, 6)))
+    for _ in range(2):
+        use(packed, *some)
+    assert use(packed).startswith("7 ")
+    for _ in range(2):
+        use(packed, *many)
+    assert use(packed).startswith("13 ")
+
+
+def test_where_nobody_may_write_there_is_no_pack(deep, monkeypatch):
+    use(deep)
+    monkeypatch.setattr(pyc, "_PACKAGE", "nowhere")
+    finder = pyc.Finder(str(deep.parent))
+    finder._complete = [("runtime.one", "", 0, 0, False, compile("", "", "exec"))] * 9
+    finder.pack("use")
+    assert not the_pack(deep).exists()
+
+
+STANDS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from runtime import lean
+lean.install()
+import os, posix, posixpath
+from os import path
+lean_names = dict(vars(os))
+assert "_collections_abc" not in sys.modules
+assert os.path is path is posixpath and path.os is os
+texts = ["a", "\\udcff", b"\\xff"]
+ours = [*map(os.fsencode, texts), *map(os.fsdecode, texts)], dict(os.environ)
+assert os.makedirs.__module__ == "os"
+import os
+assert os is not path.os
+assert ours == ([*map(os.fsencode, texts), *map(os.fsdecode, texts)], dict(os.environ))
+print(*(name for name, value in lean_names.items() if name[:2] != "__" and value is not getattr(os, name, None)))
+"""
+
+
+def test_a_stand_in_has_what_the_real_module_has():
+    command = [sys.executable, "-I", "-S", "-c", STANDS, str(ROOT)]
+    environment = os.environ | {"ODD": "\udcff"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert set(done.stdout.split()) == {"environ", "fsdecode", "fsencode"}
+
+
+def test_the_stand_in_has_whatever_may_be_used_inside_a_container():
+    """Nothing can be imported there any more. The rest is used before, and rarely."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from runtime import lean; lean.install(); import os; print(*vars(os))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True)
+    used = {
+        node.attr
+        for source in (ROOT / "runtime").rglob("*.py")
+        for node in ast.walk(ast.parse(source.read_bytes()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+    }
+    assert used - set(done.stdout.split()) == {"get_exec_path", "makedirs"}
