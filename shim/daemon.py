@@ -21,6 +21,7 @@ import structlog
 
 from runtime.kernel.heap import trim, use_one_arena
 from shim import log as logs
+from shim.container.apparmor import load_at_start
 from shim.container.attach import start_attach
 from shim.container.exec import start_exec
 from shim.container.exits import on_event
@@ -95,6 +96,7 @@ async def serve(options: Options, spawner_socket: socket.socket, spawner_pid: in
         await recover(node)
         node.events.recovered()
         await ask_binaries(node)
+        await load_at_start(node)
         stack.push_async_callback(node.nri.close)
         await node.nri.start()
         server = make_server(node)

@@ -13,6 +13,7 @@ import structlog
 
 from shim.cdi.names import wanted_devices
 from shim.container.alone import cgroup_alone
+from shim.container.apparmor import load_profile
 from shim.container.restore import restored_from
 from shim.container.spec import look
 from shim.container.spec.build import build
@@ -21,6 +22,7 @@ from shim.container.spec.inputs import SpecInputs, SpecSettings
 from shim.container.spec.layers import LayeredRootfs
 from shim.container.spec.paths import log_directory
 from shim.container.spec.relabel import Relabelling, relabelling
+from shim.container.spec.security import DefaultProfileMissing
 from shim.container.spec.sources import sources_of, wanted
 from shim.container.spec.users import resolve_user
 from shim.errors import FailedPrecondition, InvalidArgument
@@ -89,20 +91,20 @@ async def prepare_bundle(node: Node, order: BundleOrder) -> Bundle:
     Everything is looked at first and written last, in a section that is waited for even when the caller is cancelled:
     nothing is made after the call has been undone.
     """
-    what = f"looking at the host paths of container {order.container.name}"
-    target = _target_pid_path(node, order.pod, order.container.config)
-    look_at = wanted(order.config, default_seccomp_profile=spec_settings(node, order.pod).default_seccomp_profile)
-    bundle = await node.in_thread(lambda: _build_here(node, order, target, look_at), HOST_PATH_SECONDS, what)
-    remote = bundle is None
-    if bundle is None:
-        found = await node.in_job("hostpaths", {"action": "look", **look_at}, HOST_PATH_SECONDS, what)
-        bundle = await node.in_thread(lambda: _build(node, order, target, sources_of(found)), HOST_PATH_SECONDS, what)
+    try:
+        bundle, remote = await _look_and_build(node, order)
+    except DefaultProfileMissing as missing:
+        problem = await load_profile(node)
+        if problem and missing.asked:
+            raise FailedPrecondition(f"linux.security_context.apparmor asks for RuntimeDefault: {problem}") from missing
+        bundle, remote = await _look_and_build(node, order)
     config_json = await node.nri.create_container(order.pod, order.container, bundle.config_json)
     bundle = dataclasses.replace(bundle, config_json=config_json)
     if remote:
         what = f"making the directories that container {order.container.name} mounts"
         params = {"action": "make", "directories": list(bundle.directories), "log": bundle.log}
         await node.in_job("hostpaths", params, HOST_PATH_SECONDS, what)
+    what = f"writing the bundle of container {order.container.name}"
     await settled(node.in_thread(lambda: _write(node, order, bundle, made=remote), WRITE_SECONDS, what))
     if bundle.relabelling.trees:
         what = f"labelling the volumes of container {order.container.name}"
@@ -110,6 +112,19 @@ async def prepare_bundle(node: Node, order: BundleOrder) -> Bundle:
     for note in bundle.notes:
         log.info("container is limited by this host", container=order.container.id, note=note)
     return bundle
+
+
+async def _look_and_build(node: Node, order: BundleOrder) -> tuple[Bundle, bool]:
+    """Give the bundle, and whether a job had to look because a path may lie on a file system that hangs."""
+    what = f"looking at the host paths of container {order.container.name}"
+    target = _target_pid_path(node, order.pod, order.container.config)
+    look_at = wanted(order.config, default_seccomp_profile=spec_settings(node, order.pod).default_seccomp_profile)
+    bundle = await node.in_thread(lambda: _build_here(node, order, target, look_at), HOST_PATH_SECONDS, what)
+    if bundle is not None:
+        return bundle, False
+    found = await node.in_job("hostpaths", {"action": "look", **look_at}, HOST_PATH_SECONDS, what)
+    bundle = await node.in_thread(lambda: _build(node, order, target, sources_of(found)), HOST_PATH_SECONDS, what)
+    return bundle, True
 
 
 def _build_here(node: Node, order: BundleOrder, target: str, look_at: dict[str, Any]) -> Bundle | None:
@@ -176,6 +191,7 @@ def spec_settings(node: Node, pod: Pod) -> SpecSettings:
     return SpecSettings(
         pod_cgroup=pod.meta.cgroup,
         default_seccomp_profile=handler.seccomp_profile if handler is not None else "",
+        apparmor_problem=node.apparmor_problem,
         ignore_selinux_options=node.config.runtime.ignore_selinux_options,
     )
 

@@ -59,6 +59,8 @@ class Node:
     """Containers whose start is under way, with the exits that were told meanwhile."""
     binaries: dict[str, Binary] = field(default_factory=dict)
     """What other handlers' binaries can do, by the handler's name."""
+    apparmor_problem: str = ""
+    """What keeps the default AppArmor profile from being loaded."""
     streaming: StreamingServer = field(init=False)
     """Set by shim.daemon: it needs the node in turn."""
     workers: Workers = field(default_factory=Workers)

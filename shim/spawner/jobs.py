@@ -27,6 +27,7 @@ KINDS = {
     "relabel": "shim.container.relabel_job:run",
     "volumes": "shim.container.volumes_job:run",
     "nri": "shim.nri.launch:run",
+    "apparmor": "shim.container.apparmor_job:run",
     "features": "shim.pod.binaries_job:run",
     "checkpoint": "shim.container.checkpoint_job:run",
 }

@@ -87,7 +87,8 @@ class SpecSettings:
 
     `pod_cgroup` is the cgroup the node made for the pod, "" where kubelet names one. `unset_seccomp_profile` is a profile in
     the deprecated string form for containers that ask for nothing, `default_seccomp_profile` the file of what RuntimeDefault
-    means ("": the bundled profile). `ignore_selinux_options` lets containers run unlabelled on a node without SELinux.
+    means ("": the bundled profile). `apparmor_problem` says why the default AppArmor profile cannot be loaded, "" where it can
+    be or nobody has tried. `ignore_selinux_options` lets containers run unlabelled on a node without SELinux.
     """
 
     pod_cgroup: str = ""
@@ -95,6 +96,7 @@ class SpecSettings:
     unset_seccomp_profile: str = ""
     default_seccomp_profile: str = ""
     apparmor_profile: str = "wherry-default"
+    apparmor_problem: str = ""
     ignore_selinux_options: bool = False
     tolerate_missing_hugetlb: bool = True
     device_ownership_from_security_context: bool = False

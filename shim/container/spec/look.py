@@ -103,7 +103,7 @@ def look(wanted: Json) -> Found:
         "devices": [_devices(path, index) for index, path in enumerate(wanted["devices"])],
         "host_devices": list(_scan("/dev", "/dev")) if wanted["node_devices"] else [],
         "seccomp": None if profile is None else base64.b64encode(profile).decode(),
-        "apparmor": _apparmor_profiles(),
+        "apparmor": apparmor_profiles(),
         "missing": missing,
     }
 
@@ -209,7 +209,7 @@ def _seccomp_profile(path: str) -> bytes:
     return data
 
 
-def _apparmor_profiles() -> list[str]:
+def apparmor_profiles() -> list[str]:
     """Read the names of loaded profiles, lines like "name (enforce)"; none where AppArmor is off."""
     try:
         with open(APPARMOR_PROFILES, encoding="utf-8", errors="surrogateescape") as file:

@@ -29,6 +29,14 @@ _COMMON_LEVEL = "s0"
 """The lowest level, without categories: what has it is kept apart from nothing."""
 
 
+class DefaultProfileMissing(FailedPrecondition):
+    """The default AppArmor profile has to be loaded first; `asked`: the container cannot do without."""
+
+    def __init__(self, message: str, *, asked: bool = False) -> None:
+        super().__init__(message)
+        self.asked = asked
+
+
 def parse_profile(text: str, field: str) -> SecurityProfile | None:
     """Read the deprecated string form; "" means nothing was asked. Raises InvalidArgument naming `field`."""
     if text in {"runtime/default", "docker/default"}:
@@ -92,8 +100,9 @@ def seccomp(inputs: SpecInputs, bounding: Sequence[str]) -> dict[str, Any] | Non
 def apparmor(inputs: SpecInputs) -> tuple[str, list[str]]:
     """Give process.apparmorProfile ("" for none) and notes.
 
-    Without a request the default profile applies where it is loaded, except in privileged containers. A request on a host
-    without AppArmor fails, as containerd has it: the pod would run less confined than its author thinks.
+    Without a request the default profile applies, except in privileged containers, and where it is known that it cannot be
+    loaded. A request on a host without AppArmor fails, as containerd has it: the pod would run less confined than its author
+    thinks. Raises DefaultProfileMissing where it has to be loaded first.
     """
     security = inputs.config.linux.security_context
     if security.HasField("apparmor"):
@@ -105,10 +114,12 @@ def apparmor(inputs: SpecInputs) -> tuple[str, list[str]]:
         return _asked_apparmor(inputs, profile)
     if not inputs.host.apparmor or security.privileged:
         return "", []
-    default = inputs.settings.apparmor_profile
-    if default not in inputs.sources.apparmor_profiles:
-        return "", [f"the default AppArmor profile {default} is not loaded; the container runs without one"]
-    return default, []
+    default, problem = inputs.settings.apparmor_profile, inputs.settings.apparmor_problem
+    if default in inputs.sources.apparmor_profiles:
+        return default, []
+    if not problem:
+        raise DefaultProfileMissing(f"the default AppArmor profile {default} is not loaded")
+    return "", [f"{problem}; the container runs without a profile"]
 
 
 def _asked_apparmor(inputs: SpecInputs, profile: SecurityProfile) -> tuple[str, list[str]]:
@@ -122,6 +133,8 @@ def _asked_apparmor(inputs: SpecInputs, profile: SecurityProfile) -> tuple[str, 
         return "", []
     else:
         name = inputs.settings.apparmor_profile
+        if name not in inputs.sources.apparmor_profiles:
+            raise DefaultProfileMissing(f"the default AppArmor profile {name} is not loaded", asked=True)
     if name not in inputs.sources.apparmor_profiles:
         raise InvalidArgument(f"AppArmor profile {name!r} is not loaded on this node; load it with apparmor_parser")
     return name, []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -90,17 +91,13 @@ def contained(wherryd: Wherryd, pods: PodMaker, pod: str, config: api_pb2.PodSan
     return container
 
 
-@pytest.mark.parametrize("profile", [DEFAULT], indirect=True)
 def test_profiles_of_pods(wherryd: Wherryd, pods: PodMaker, profile: str) -> None:
     cri, config = wherryd.cri, pods.pod()
     pod = cri.run_pod(config)
-    for wanted in (
-        SecurityProfile(profile_type=SecurityProfile.RuntimeDefault),
-        SecurityProfile(profile_type=SecurityProfile.Localhost, localhost_ref=profile),
-    ):
-        answer = cri.execute(contained(wherryd, pods, pod, config, wanted), "sh", "-c", SCRIPT)
-        assert (answer.stdout.decode(), answer.exit_code) == (f"{profile} (enforce)\n", 1)
-        assert DENIED in answer.stderr.decode()
+    wanted = SecurityProfile(profile_type=SecurityProfile.Localhost, localhost_ref=profile)
+    answer = cri.execute(contained(wherryd, pods, pod, config, wanted), "sh", "-c", SCRIPT)
+    assert (answer.stdout.decode(), answer.exit_code) == (f"{profile} (enforce)\n", 1)
+    assert DENIED in answer.stderr.decode()
     free = contained(wherryd, pods, pod, config, SecurityProfile(profile_type=SecurityProfile.Unconfined))
     assert cri.execute(free, "sh", "-c", SCRIPT).stdout == b"unconfined\n"
     with pytest.raises(grpc.RpcError) as refused:
@@ -109,4 +106,65 @@ def test_profiles_of_pods(wherryd: Wherryd, pods: PodMaker, profile: str) -> Non
         )
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "'wtest-none' is not loaded" in refused.value.details()
-    assert len(cri.containers()) == 3
+    assert len(cri.containers()) == 2
+
+
+def loaded() -> bool:
+    with open("/sys/kernel/security/apparmor/profiles", encoding="utf-8") as file:
+        return f"{DEFAULT} (enforce)\n" in file
+
+
+def test_the_default_profile_is_loaded_by_the_daemon(wherryd: Wherryd, pods: PodMaker) -> None:
+    """At its start, and again when somebody has unloaded it; it is what a container gets that asks for nothing."""
+    cri, config = wherryd.cri, pods.pod(linux={"security_context": {"privileged": True}})
+    assert loaded()
+    pod = cri.run_pod(config)
+    parser("--remove", rules=f"profile {DEFAULT} {{}}")
+    assert not loaded()
+    asked = contained(wherryd, pods, pod, config, SecurityProfile(profile_type=SecurityProfile.RuntimeDefault))
+    assert loaded()
+    order = pods.container("busybox", ["sleep", "1000"], name="silent")
+    order.linux.security_context.capabilities.add_capabilities.append("SYS_ADMIN")
+    silent = cri.create(pod, order, config)
+    cri.start(silent)
+    order = pods.container("busybox", ["sleep", "1000"], name="privileged")
+    order.linux.security_context.privileged = True
+    free = cri.create(pod, order, config)
+    cri.start(free)
+    names = [cri.execute(one, "cat", "/proc/self/attr/current").stdout.decode().strip() for one in (asked, silent, free)]
+    assert names == [f"{DEFAULT} (enforce)", f"{DEFAULT} (enforce)", "unconfined"]
+    script = "sleep 9 & kill $! && echo own; mount -t tmpfs x /mnt || echo no mount; umount /sys || echo no umount"
+    script += "; echo 1 > /proc/sys/vm/compact_memory || echo no sysctl; echo x > /tmp/x && ls / > /dev/null && echo files"
+    said = cri.execute(silent, "sh", "-c", f"mkdir -p /mnt /tmp; {script}")
+    assert said.stdout.decode().splitlines() == ["own", "no mount", "no umount", "no sysctl", "files"], said.stderr
+    assert "mount: mounting x on /mnt failed: Permission denied" in said.stderr.decode()
+    cri.stop(silent, timeout=1)
+    assert cri.status(silent).state == api_pb2.CONTAINER_EXITED
+
+
+@pytest.mark.parametrize("profile_type", [SecurityProfile.RuntimeDefault, None])
+def test_a_node_without_the_parser(
+    wherryd: Wherryd, pods: PodMaker, profile_type: SecurityProfile.ProfileType | None, tmp_path: Path
+) -> None:
+    """Who asks is told what is missing; who does not runs without a profile."""
+    cri, config = wherryd.cri, pods.pod()
+    pod = cri.run_pod(config)
+    parser("--remove", rules=f"profile {DEFAULT} {{}}")
+    program = next(path for path in ("/usr/sbin/apparmor_parser", "/sbin/apparmor_parser") if os.path.exists(path))
+    empty = tmp_path / "empty"
+    empty.touch(mode=0o644)
+    subprocess.run(["mount", "--bind", empty, program], check=True)
+    try:
+        order = pods.container("busybox", ["sleep", "1000"])
+        if profile_type is None:
+            container = cri.create(pod, order, config)
+            cri.start(container)
+            assert cri.execute(container, "cat", "/proc/self/attr/current").stdout == b"unconfined\n"
+            return
+        order.linux.security_context.apparmor.profile_type = profile_type
+        with pytest.raises(grpc.RpcError) as refused:
+            cri.create(pod, order, config)
+        assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "this node has no apparmor_parser; install it" in refused.value.details()
+    finally:
+        subprocess.run(["umount", program], check=True)

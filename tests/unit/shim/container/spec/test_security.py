@@ -11,6 +11,7 @@ from shim.container.spec.host import DeviceNode, HostSources
 from shim.container.spec.inputs import SpecSettings
 from shim.container.spec.seccomp_default import CLONE_NEW, default_profile
 from shim.container.spec.seccomp_profile import LIMIT, convert_profile
+from shim.container.spec.security import DefaultProfileMissing
 from shim.errors import FailedPrecondition, InvalidArgument
 
 
@@ -260,7 +261,6 @@ def test_bad_profiles(kit, data, message):
     [
         ({}, False, (), ""),
         ({}, True, ("wherry-default",), "wherry-default"),
-        ({}, True, (), ""),
         ({"apparmor": {"profileType": "Unconfined"}}, True, ("wherry-default",), ""),
         ({"apparmor": {"profileType": "Unconfined"}}, False, (), ""),
         ({"apparmor": {"profileType": "RuntimeDefault"}}, True, ("wherry-default",), "wherry-default"),
@@ -277,6 +277,23 @@ def test_apparmor(kit, asked, enabled, loaded, expected):
         sources=HostSources(apparmor_profiles=frozenset(loaded)),
     )
     assert build_spec(given)["process"].get("apparmorProfile", "") == expected
+
+
+@pytest.mark.parametrize("asked", [{}, {"apparmor": {"profileType": "RuntimeDefault"}}])
+def test_the_default_apparmor_profile_has_to_be_loaded_first(kit, asked):
+    """Once it is known that it cannot be, a container that has not asked for it does without."""
+    given = {"host": replace(kit.HOST, apparmor=True)}
+    with pytest.raises(DefaultProfileMissing) as missing:
+        build(kit.inputs(kit.security(**asked), **given))
+    assert missing.value.asked == bool(asked)
+    given["settings"] = SpecSettings(apparmor_problem="no parser")
+    if asked:
+        with pytest.raises(DefaultProfileMissing):
+            build(kit.inputs(kit.security(**asked), **given))
+        return
+    built = build(kit.inputs(kit.security(), **given))
+    assert "apparmorProfile" not in built.config["process"]
+    assert built.notes == ("no parser; the container runs without a profile",)
 
 
 @pytest.mark.parametrize(("enabled", "error"), [(False, FailedPrecondition), (True, InvalidArgument)])
