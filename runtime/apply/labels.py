@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import ENOTSUP
 
 from runtime.errors import KernelFault, RuntimeFault
 from runtime.kernel.path import PROC_SUPER_MAGIC, fstatfs_type
@@ -47,6 +48,34 @@ def require_selinux() -> None:
 def _require(module: str) -> None:
     if not os.path.exists(_SIGNS[module]):
         raise KernelFault(f"{module} is not enabled on this host, but a label is asked for", feature=module, step="label")
+
+
+def label_root(mount_fd: int, label: str) -> None:
+    """Label the root of a detached mount whose type has no option for it; what cannot be labelled is left, as with runc."""
+    root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)
+    try:
+        os.setxattr(root, "security.selinux", label.encode() + b"\0")
+    except OSError as error:
+        if error.errno != ENOTSUP:
+            raise RuntimeFault(f"SELinux label {label} is refused", step="label a mount", errno=error.errno) from error
+    finally:
+        os.close(root)
+
+
+def label_keyring(label: str) -> None:
+    """Have the keys that this process makes from now on be the container's ("": its own again); without SELinux nothing.
+
+    Whether there is one is for `open_label` to say. Raises RuntimeFault for a label that the policy does not know.
+    """
+    if not os.path.exists(_SIGNS["SELinux"]):
+        return
+    fd = os.open("/proc/thread-self/attr/keycreate", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, label.encode() + b"\0")
+    except OSError as error:
+        raise RuntimeFault(f"SELinux label {label} is refused", step="label the session keyring", errno=error.errno) from error
+    finally:
+        os.close(fd)
 
 
 def write_label(fd: int, process: Process) -> None:

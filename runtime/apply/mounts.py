@@ -196,6 +196,10 @@ class Mounter:
                 k.mount_setattr(fd, k.Attributes(k.MOUNT_ATTR_RDONLY))
         if plan.propagation:
             k.mount_setattr(fd, k.Attributes(propagation=plan.propagation), recursive=plan.deep_propagation)
+        if plan.label:
+            from runtime.apply.labels import label_root
+
+            label_root(fd, plan.label)
         try:
             self.attach(fd, plan.destination, is_directory=True, plain=plan.fstype in _KERNEL_TYPES)
         except OSError as error:
@@ -218,8 +222,10 @@ class Mounter:
             os.close(fd)
 
 
-def hide(paths: RootPaths, masked: tuple[str, ...], null_fd: int) -> None:
+def hide(paths: RootPaths, masked: tuple[str, ...], null_fd: int, label: tuple[str, ...] = ()) -> None:
     """Cover each path that exists: a directory with one empty read-only tmpfs, anything else with the host's /dev/null.
+
+    `label` are options of the tmpfs.
 
     `null_fd` was opened by the creator and is known to be the null device, so nothing in the root can stand in for it.
     """
@@ -233,7 +239,7 @@ def hide(paths: RootPaths, masked: tuple[str, ...], null_fd: int) -> None:
                 if not stat.S_ISDIR(os.fstat(target).st_mode):
                     cover = k.open_tree("", dir_fd=null_fd)
                 elif folder_cover < 0:
-                    cover = new_filesystem("tmpfs", "tmpfs", ("size=0k", "nr_inodes=2"), k.MOUNT_ATTR_RDONLY)
+                    cover = new_filesystem("tmpfs", "tmpfs", ("size=0k", "nr_inodes=2", *label), k.MOUNT_ATTR_RDONLY)
                 else:
                     cover = k.open_tree("", dir_fd=folder_cover)
                 k.move_mount(cover, target, path=path)

@@ -26,11 +26,17 @@ def become_root() -> None:
         prctl.set_dumpable(dumpable=False)
 
 
-def join_keyring(name: str) -> None:
-    """Leave the caller's session keyring; a kernel without keyrings has none to leave."""
+def join_keyring(name: str, label: str = "") -> None:
+    """Leave the caller's session keyring; a kernel without keyrings has none to leave. `label` is the program's, of SELinux."""
     try:
+        if label:
+            from runtime.apply.labels import label_keyring
+
+            label_keyring(label)
         serial = keyring.join_session_keyring(name)
         keyring.allow_owner(serial)
+        if label:
+            label_keyring("")
     except OSError as error:
         if error.errno != errno.ENOSYS:
             with Step("join a session keyring"):

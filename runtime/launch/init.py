@@ -77,7 +77,7 @@ def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
     prctl.set_name("wherry:[init]")
     os.setsid()
     if not plan.request.no_new_keyring:
-        join_keyring(f"_ses.{plan.request.container_id}")
+        join_keyring(f"_ses.{plan.request.container_id}", plan.process.source.selinux_label)
     if "network" in plan.namespaces.new:
         from runtime.kernel.loopback import loopback_up
 

@@ -11,6 +11,7 @@ from runtime.apply.paths import RootPaths
 from runtime.errors import RuntimeFault
 from runtime.kernel import mount as k
 from runtime.launch import protocol
+from runtime.plan.mounts import label_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def protect_root(plan: LaunchPlan, paths: RootPaths, null_fd: int) -> None:
                 k.mount_setattr(fd, k.Attributes(k.MOUNT_ATTR_RDONLY))
                 os.close(fd)
     make_read_only(paths, tuple(dict.fromkeys(plan.spec.linux.readonly_paths)))
-    hide(paths, tuple(dict.fromkeys(plan.spec.linux.masked_paths)), null_fd)
+    label = label_options(plan.spec.linux.mount_label)
+    hide(paths, tuple(dict.fromkeys(plan.spec.linux.masked_paths)), null_fd, label)
     if plan.spec.root is not None and plan.spec.root.readonly:
         with Step("make the root file system read-only", plan.rootfs):
             k.mount_setattr(paths.root_fd, k.Attributes(k.MOUNT_ATTR_RDONLY))

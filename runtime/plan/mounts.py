@@ -123,6 +123,8 @@ class MountPlan(Record):
     """The directories of an overlay that is only read, topmost first."""
     late_source: bool = False
     """The source lies in the root, among mounts made before this one."""
+    label: str = ""
+    """SELinux label of a new file system's root, where the system itself takes none."""
 
     def late_read_only(self) -> bool:
         """Tell whether the mount turns read-only only after the runtime filled it: /dev, and copies of what lay below."""
@@ -245,7 +247,8 @@ def plan_mounts(spec: Spec, bundle: str) -> tuple[MountPlan, ...]:
         inside = below(os.path.normpath(plan.source), root) if plan.kind == "bind" else ""
         late = bool(inside) and any(below(inside, one.destination) or below(one.destination, inside) for one in plans)
         data = (*plan.data, *_label(plan, spec.linux.mount_label))
-        plans.append(replace(plan, destination=destination, late_source=late, data=data))
+        root_label = spec.linux.mount_label if plan.kind == "new" and plan.fstype == "mqueue" else ""
+        plans.append(replace(plan, destination=destination, late_source=late, data=data, label=root_label))
     for at, one in enumerate(plans):
         _check_over_proc(one, f"/mounts/{at}/destination")
     return tuple(plans)

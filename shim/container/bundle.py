@@ -191,6 +191,7 @@ def spec_settings(node: Node, pod: Pod) -> SpecSettings:
     return SpecSettings(
         pod_cgroup=pod.meta.cgroup,
         default_seccomp_profile=handler.seccomp_profile if handler is not None else "",
+        selinux_level=pod.meta.selinux_level,
         apparmor_problem=node.apparmor_problem,
         ignore_selinux_options=node.config.runtime.ignore_selinux_options,
     )

@@ -22,6 +22,7 @@ from shim.pod.capabilities import capabilities
 from shim.pod.cgroup import own_cgroup, scope_of
 from shim.pod.features import features_of
 from shim.pod.files import remove_pod_files, write_pod_files
+from shim.pod.levels import new_level
 from shim.pod.namespaces import namespace_request, options
 from shim.pod.remove import remove_pod_sandbox
 from shim.pod.rollback import Rollback, settled
@@ -132,9 +133,16 @@ def _plan(node: Node, name: str, config: PodSandboxConfig, handler: str) -> Pod:
         created_at=time.time_ns(),
         netns=f"{node.config.cni.netns_dir}/wherry-{pod_id[:12]}" if networked else "",
         cgroup=own_cgroup(node.config.cgroup, config, pod_id),
+        selinux_level=_level(node, config) if node.host.selinux else "",
     )
     status = PodStatus(boot_id=node.boot_id, network="adding" if networked else "")
     return Pod(meta=meta, config=kept, status=status)
+
+
+def _level(node: Node, config: PodSandboxConfig) -> str:
+    """Give what the pod asks for, or a level of its own; the pod is in the store before anybody else can look."""
+    asked = config.linux.security_context.selinux_options.level
+    return asked or new_level({pod.meta.selinux_level for pod in node.pods})
 
 
 async def _set_up(node: Node, pod: Pod, monitor: MonitorClient, rollback: Rollback, timing: Timing) -> PodStatus:

@@ -123,13 +123,12 @@ class ObjectStore(Generic[I, S]):
         holder = self._names.get(item.name)
         if holder is not None:
             raise AlreadyExists(f"{self._kind} name {item.name!r} is taken by {holder}")
-        self._names[item.name] = item.id  # taken while the row is being written
+        self._publish(item)  # its name is taken, and it can be found, while the row is being written
         await asyncio.shield(self._insert(item))
 
     async def _insert(self, item: I) -> None:
         row = (item.id, item.name, *item.encode())
         insert = f"INSERT INTO {self._kind} VALUES (?, ?, ?, ?, ?)"  # noqa: S608 - the name is ours
-        self._items[item.id] = item
         try:
             await self._database.write(lambda connection: connection.execute(insert, row))
         except BaseException:

@@ -27,6 +27,8 @@ class PodMeta:
     """Pin of the network namespace; empty in a host-network pod."""
     cgroup: str = ""
     """Pod-level cgroup that we make and remove; empty when kubelet names a parent."""
+    selinux_level: str = ""
+    """Its level on a node with SELinux: the one it asked for, or one that no other pod has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ def detect_host(*, root: str = "/") -> HostFacts:
         seccomp="Seccomp" in status and node.exists("proc/sys/kernel/seccomp/actions_avail"),
         apparmor=node.text("sys/module/apparmor/parameters/enabled").startswith("Y"),
         selinux=node.exists("sys/fs/selinux/enforce"),
+        selinux_mls=node.text("sys/fs/selinux/mls").strip() != "0",
         oom_score_adj_floor=_oom_floor(node, status),
     )
 

@@ -21,7 +21,7 @@ class HostFacts:
     `capabilities` is the daemon's bounding set, names like CAP_CHOWN in the kernel's order: nothing beyond it can be given
     to a container. `kernel` is (major, minor). `oom_score_adj_floor` is the lowest oom_score_adj the daemon may give.
     `cgroup_options` are the mount options nsdelegate and memory_recursiveprot of the host's cgroup2 mount, which a mount in
-    the host's own cgroup namespace has to repeat. `hostname` names pods that bring none.
+    the host's own cgroup namespace has to repeat. `hostname` names pods that bring none. `selinux_mls`: its policy has levels.
     """
 
     capabilities: tuple[str, ...]
@@ -35,6 +35,7 @@ class HostFacts:
     seccomp: bool = True
     apparmor: bool = False
     selinux: bool = False
+    selinux_mls: bool = True
     oom_score_adj_floor: int = -1000
 
 

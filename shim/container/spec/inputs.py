@@ -87,7 +87,8 @@ class SpecSettings:
 
     `pod_cgroup` is the cgroup the node made for the pod, "" where kubelet names one. `unset_seccomp_profile` is a profile in
     the deprecated string form for containers that ask for nothing, `default_seccomp_profile` the file of what RuntimeDefault
-    means ("": the bundled profile). `apparmor_problem` says why the default AppArmor profile cannot be loaded, "" where it can
+    means ("": the bundled profile). `selinux_level` is the pod's own, for containers whose options name none.
+    `apparmor_problem` says why the default AppArmor profile cannot be loaded, "" where it can
     be or nobody has tried. `ignore_selinux_options` lets containers run unlabelled on a node without SELinux.
     """
 
@@ -97,6 +98,7 @@ class SpecSettings:
     default_seccomp_profile: str = ""
     apparmor_profile: str = "wherry-default"
     apparmor_problem: str = ""
+    selinux_level: str = ""
     ignore_selinux_options: bool = False
     tolerate_missing_hugetlb: bool = True
     device_ownership_from_security_context: bool = False

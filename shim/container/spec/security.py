@@ -143,7 +143,8 @@ def _asked_apparmor(inputs: SpecInputs, profile: SecurityProfile) -> tuple[str, 
 def selinux_labels(inputs: SpecInputs) -> tuple[str, str]:
     """Give the process and the mount label, both "" where SELinux is off; the container's options win over the pod's.
 
-    A privileged container runs with the daemon's own label. Raises FailedPrecondition as `require_selinux` has it.
+    A container whose options name no level has its pod's, by which the containers of a pod may share files and those of two
+    pods may not. A privileged one runs with the daemon's own label. Raises FailedPrecondition as `require_selinux` has it.
     """
     security = inputs.config.linux.security_context
     pod = inputs.pod.linux.security_context.selinux_options
@@ -153,8 +154,9 @@ def selinux_labels(inputs: SpecInputs) -> tuple[str, str]:
             own, "linux.security_context.selinux_options", inputs.host, ignored=inputs.settings.ignore_selinux_options
         )
         return "", ""
-    process = "" if security.privileged else _label(own, "container_t")
-    return process, _label(own, "container_file_t", mount=True)
+    level = own.level or pod.level or inputs.settings.selinux_level or "s0" if inputs.host.selinux_mls else ""
+    process = "" if security.privileged else _label(own, "container_t", level)
+    return process, _label(own, "container_file_t", level, mount=True)
 
 
 def check_selinux(options: SELinuxOption, field: str) -> None:
@@ -185,7 +187,7 @@ def require_selinux(options: SELinuxOption, field: str, host: HostFacts, *, igno
     )
 
 
-def _label(options: SELinuxOption, default_type: str, *, mount: bool = False) -> str:
+def _label(options: SELinuxOption, default_type: str, level: str, *, mount: bool = False) -> str:
     role = "object_r" if mount else options.role or "system_r"
     kind = default_type if mount else options.type or default_type
-    return ":".join((options.user or "system_u", role, kind, options.level or "s0"))
+    return ":".join((options.user or "system_u", role, kind, *([level] if level else [])))

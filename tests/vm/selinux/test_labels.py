@@ -29,8 +29,11 @@ PROCESS, FILES = f"system_u:system_r:container_t:{LEVEL}", f"system_u:object_r:c
 @pytest.fixture(scope="module", autouse=True)
 def policy(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Load the policy and enforce it; it stays until the machine is switched off."""
-    compiled = tmp_path_factory.mktemp("policy") / "policy"
-    subprocess.run(["secilc", "-c", "33", "-o", compiled, "-f", "/dev/null", POLICY], check=True)
+    folder = tmp_path_factory.mktemp("policy")
+    compiled, categories = folder / "policy", folder / "categories.cil"
+    names = [f"c{number}" for number in range(1024)]
+    categories.write_text("\n".join([*(f"(category {name})" for name in names), f"(categoryorder ({' '.join(names)}))"]))
+    subprocess.run(["secilc", "-c", "33", "-o", compiled, "-f", "/dev/null", POLICY, categories], check=True)
     (SELINUX / "load").write_bytes(compiled.read_bytes())
     (SELINUX / "enforce").write_text("1")
 
@@ -106,3 +109,53 @@ def test_volumes_of_pods_are_relabelled(wherryd: Wherryd, pods: PodMaker, tmp_pa
         cri.create(pod, order("greedy", api_pb2.Mount(container_path="/e", host_path="/etc", selinux_relabel=True)), config)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "/etc is the system's own" in refused.value.details()
+
+
+def test_what_takes_no_option_is_labelled_too(ours: Oci) -> None:
+    """The message queues, by their root, and what covers masked folders."""
+    ours.config["mounts"].append({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"})
+    ours.config["linux"] |= {"mountLabel": FILES, "maskedPaths": ["/proc/scsi", "/sys/firmware", "/proc/acpi"]}
+    ours.config["process"]["selinuxLabel"] = PROCESS
+    name = ours.start("sleep", "1000")
+    root = Path(f"/proc/{ours.state(name)['pid']}/root")
+    covered = [path for path in ("sys/firmware", "proc/acpi", "proc/scsi") if (root / path).is_dir()]
+    assert covered
+    assert {label_of(root / path) for path in ("dev/mqueue", *covered)} == {FILES}
+
+
+def level(label: str) -> str:
+    return label.split(":", 3)[3]
+
+
+def test_every_pod_has_a_level_of_its_own(wherryd: Wherryd, pods: PodMaker, tmp_path: Path) -> None:
+    """Its containers share it, a pod that asks for one has that, and what was labelled for one is not another's to write."""
+    cri, volume = wherryd.cri, tmp_path / "volume"
+    volume.mkdir()
+    (volume / "file").touch()
+
+    def container(pod: str, config: api_pb2.PodSandboxConfig, name: str, *, relabel: bool = False) -> str:
+        mount = api_pb2.Mount(container_path="/volume", host_path=str(volume), selinux_relabel=relabel)
+        made = cri.create(pod, pods.container("busybox", ["sleep", "1000"], name=name, mounts=[mount]), config)
+        cri.start(made)
+        return made
+
+    def said(one: str, *command: str) -> str:
+        return cri.execute(one, *command).stdout.rstrip(b"\0\n").decode()
+
+    config, other_config, asking = pods.pod(), pods.pod(), pods.pod()
+    asking.linux.security_context.selinux_options.level = LEVEL
+    pod, other, third = (cri.run_pod(one) for one in (config, other_config, asking))
+    first = container(pod, config, "first", relabel=True)
+    wherryd.disconnect()
+    wherryd.process.stop()
+    wherryd.start()
+    cri = wherryd.cri
+    second = container(pod, config, "second")
+    foreign = container(other, other_config, "foreign")
+    labels = [said(one, "cat", "/proc/self/attr/current") for one in (first, second, foreign)]
+    assert labels[0] == labels[1]
+    assert level(labels[0]) != level(labels[2])
+    assert level(label_of(volume / "file")) == level(labels[0])
+    write = ("sh", "-c", "echo x > /volume/file && echo written")
+    assert [said(one, *write) for one in (first, second, foreign)] == ["written", "written", ""]
+    assert said(container(third, asking, "asking"), "cat", "/proc/self/attr/current") == PROCESS

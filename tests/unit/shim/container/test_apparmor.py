@@ -36,7 +36,8 @@ def globs(text: str) -> list[re.Pattern[str]]:
 
 HOSTS = (
     "/proc/kcore", "/proc/sysrq-trigger", "/proc/mtrr", "/proc/timer_list", "/proc/acpi/alarm", "/proc/scsi/scsi",
-    "/proc/bus/x/1", "/proc/irq/1/smp_affinity", "/proc/sys/vm/swappiness", "/proc/sys/fs/suid_dumpable", "/proc/sys/kernel/core_pattern",
+    "/proc/bus/x/1", "/proc/irq/1/smp_affinity", "/proc/sys/vm/swappiness", "/proc/sys/fs/suid_dumpable",
+    "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/modprobe", "/proc/sys/kernel/sysrq", "/proc/sys/kernel/sched_rt_runtime_us", "/proc/sys/kernel/panic",
     "/proc/sys/kernel/seccomp/actions_logged", "/proc/sys/kernel/hotplug", "/proc/sys/kernel/softlockup_panic",
     "/proc/sys/user/max_user_namespaces", "/proc/sys/abi/x", "/proc/sys/debug/x", "/proc/sys/dev/cdrom/x",

@@ -312,6 +312,24 @@ def test_selinux(kit):
     assert spec["linux"]["mountLabel"] == "system_u:object_r:container_file_t:s0:c1,c2"
 
 
+@pytest.mark.parametrize(
+    ("own", "pod", "mls", "level"),
+    [
+        ({}, {}, True, "s0:c7,c9"),
+        ({"type": "t"}, {"level": "s0:c1,c2"}, True, "s0:c1,c2"),
+        ({"level": "s0:c3"}, {"level": "s0:c1,c2"}, True, "s0:c3"),
+        ({"level": "s0:c3"}, {}, False, ""),
+    ],
+)
+def test_a_container_without_a_level_has_its_pod_s(kit, own, pod, mls, level):
+    host = replace(kit.HOST, selinux=True, selinux_mls=mls)
+    context = {"linux": {"securityContext": {"selinuxOptions": pod}}}
+    given = kit.inputs(kit.security(selinuxOptions=own), context, host=host, settings=SpecSettings(selinux_level="s0:c7,c9"))
+    spec = build_spec(given)
+    for label in (spec["process"]["selinuxLabel"], spec["linux"]["mountLabel"]):
+        assert label.split(":", 3)[3:] == ([level] if level else [])
+
+
 @pytest.mark.parametrize("part", [{"user": "u"}, {"role": "r"}, {"type": "t"}, {"level": "s0:c1"}, {"level": "s1"}])
 def test_selinux_labels_are_never_dropped_silently(kit, part):
     context = {"linux": {"securityContext": {"selinuxOptions": part}}}
