@@ -17,7 +17,7 @@ from shim.container.apparmor import load_profile
 from shim.container.restore import restored_from
 from shim.container.spec import look
 from shim.container.spec.build import build
-from shim.container.spec.image_mounts import placed
+from shim.container.spec.image_mounts import FAILED, placed
 from shim.container.spec.inputs import SpecInputs, SpecSettings
 from shim.container.spec.layers import LayeredRootfs
 from shim.container.spec.paths import log_directory
@@ -77,6 +77,7 @@ class Bundle:
     """What is to be written: config.json, and directories on the host that mounts and the log need."""
 
     config_json: bytes
+    rootfs: str
     user: ResolvedUser
     directories: tuple[str, ...]
     log: tuple[str, str] | None
@@ -157,6 +158,7 @@ def _build(node: Node, order: BundleOrder, target: str, sources: HostSources) ->
         image_mounts=order.image_mounts,
         features=features_of(node, pod.meta.handler),
         annotations=_handed_on(node, pod, config),
+        rootfs=_rootfs(node, order),
         settings=spec_settings(node, pod),
     )
     built = build(inputs)
@@ -165,12 +167,23 @@ def _build(node: Node, order: BundleOrder, target: str, sources: HostSources) ->
         node.cdi.inject(built.config, devices)
     return Bundle(
         config_json=json.dumps(built.config, separators=(",", ":")).encode(),
+        rootfs=inputs.rootfs,
         user=user,
         directories=sources.ensure_dirs,
         log=_log_folders(container.meta.log_path, log_directory(pod.config)),
         notes=built.notes,
         relabelling=relabelling(inputs),
     )
+
+
+def _rootfs(node: Node, order: BundleOrder) -> str:
+    """Say where the root is mounted. Another binary's container with a user namespace has to reach it as nobody of the host."""
+    if "user" not in order.pod.status.namespaces or not order.container.meta.handler:
+        return "rootfs"
+    if any(len(layers) > 1 for layers in order.image_mounts.values()):
+        handler = order.pod.meta.handler
+        raise InvalidArgument(f"{FAILED}: runtime handler {handler} mounts no image of several layers in a user namespace")
+    return node.mounted_root(order.container.id)
 
 
 def _log_folders(path: str, directory: str) -> tuple[str, str] | None:
@@ -182,6 +195,8 @@ def _write(node: Node, order: BundleOrder, bundle: Bundle, *, made: bool) -> Non
         look.make(list(bundle.directories), bundle.log)
     directory = node.container_dir(order.container.id)
     os.makedirs(f"{directory}/rootfs", 0o711, exist_ok=True)
+    if bundle.rootfs != "rootfs":
+        os.makedirs(bundle.rootfs, 0o711, exist_ok=True)
     write_file(f"{directory}/config.json", bundle.config_json, 0o600)
 
 

@@ -9,7 +9,7 @@ import errno
 import os
 
 from runtime import jsonlite
-from runtime.kernel.mount import mount, umount2
+from runtime.kernel.mount import mount, move_mount, umount2
 from shim.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -26,9 +26,12 @@ _MS_RDONLY = 1
 def mount_rootfs(request: ContainerCreate) -> dict[str, Any]:
     """Mount request.rootfs at the bundle's rootfs; raise OSError, InvalidArgument."""
     assert request.rootfs is not None
-    name, label = _root_and_label(request.bundle)
+    name, label, namespace = _root_of(request.bundle)
     target = os.path.join(request.bundle, name)
     os.makedirs(target, mode=0o755, exist_ok=True)
+    if namespace:
+        _mount_mapped(request.rootfs, target, label, namespace)
+        return {}
     options = _options(request.rootfs, (f'context="{label}"',) if label else ())
     mount("overlay", target, "overlay", 0 if request.rootfs.upper else _MS_RDONLY, options)
     return {}
@@ -37,21 +40,44 @@ def mount_rootfs(request: ContainerCreate) -> dict[str, Any]:
 def unmount_rootfs(bundle: str) -> dict[str, Any]:
     """Undo mount_rootfs; nothing mounted is no error."""
     try:
-        umount2(os.path.join(bundle, _root_and_label(bundle)[0]), _MNT_DETACH)
+        umount2(os.path.join(bundle, _root_of(bundle)[0]), _MNT_DETACH)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOENT):
             raise
     return {}
 
 
-def _root_and_label(bundle: str) -> tuple[str, str]:
-    """Give root.path and linux.mountLabel; the overlay is all that such a runtime does not label itself."""
+def _root_of(bundle: str) -> tuple[str, str, str]:
+    """Give root.path, linux.mountLabel and the path of the user namespace; the overlay is all that nobody else sees to."""
     try:
         with open(os.path.join(bundle, "config.json"), "rb") as file:
             spec = jsonlite.loads(file.read())
-        return str(spec["root"]["path"]), str(spec.get("linux", {}).get("mountLabel", ""))
+        linux = spec.get("linux", {})
+        users = [str(one.get("path", "")) for one in linux.get("namespaces", ()) if one["type"] == "user"]
+        return str(spec["root"]["path"]), str(linux.get("mountLabel", "")), "".join(users)
     except (OSError, ValueError, KeyError, TypeError):
-        return "rootfs", ""
+        return "rootfs", "", ""
+
+
+def _mount_mapped(rootfs: RootfsMount, target: str, label: str, namespace: str) -> None:
+    """Mount it as the user namespace at the path `namespace` has the ids, which the runtime cannot do to what it is given."""
+    from runtime.apply.idmap import IdMaps  # noqa: PLC0415 - such pods are few, and this is a child
+    from runtime.apply.mounts import mount_overlay  # noqa: PLC0415
+    from runtime.plan.mounts import label_options  # noqa: PLC0415
+    from runtime.plan.namespaces import NamespacePlan  # noqa: PLC0415
+    from runtime.request import RootfsMount as Overlay  # noqa: PLC0415
+
+    options = (*rootfs.options, *label_options(label))
+    overlay = Overlay(lower=tuple(rootfs.lower), upper=rootfs.upper or None, work=rootfs.work or None, options=options)
+    users = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    place = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = mount_overlay(overlay, IdMaps(NamespacePlan(), users))
+        move_mount(fd, place, path=target)
+        os.close(fd)
+    finally:
+        os.close(place)
+        os.close(users)
 
 
 def _options(rootfs: RootfsMount, label: tuple[str, ...]) -> str:

@@ -23,6 +23,8 @@ class Binary:
     """The part of a features document that counts here (runtime-spec features.md)."""
 
     recursive_read_only_mounts: bool = False
+    maps_ids: bool = False
+    """It knows user namespaces and id-mapped mounts: volumes show their own ids in a pod with a user namespace."""
 
 
 async def ask_binaries(node: Node) -> None:
@@ -32,6 +34,6 @@ async def ask_binaries(node: Node) -> None:
             continue
         try:
             found = await node.jobs.job("features", {"command": [handler.path, *handler.options]}, timeout=SECONDS)
-            node.binaries[name] = Binary(recursive_read_only_mounts="rro" in found["mount_options"])
+            node.binaries[name] = Binary(recursive_read_only_mounts="rro" in found["mount_options"], maps_ids=found["maps_ids"])
         except (WherryError, OSError) as error:
             log.warning("runtime handler's binary does not tell its features", handler=name, error=str(error))

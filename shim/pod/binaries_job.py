@@ -21,7 +21,7 @@ _MOST_BYTES = 1 << 20
 
 
 def run(params: dict[str, Any], _fds: list[int], _report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Run `command`, a path and options, with the word `features`; give the mount options in its answer.
+    """Run `command`, a path and options, with the word `features`; give its mount options, and whether it maps mounts' ids.
 
     Raises WherryError for what is no such document.
     """
@@ -42,7 +42,7 @@ def run(params: dict[str, Any], _fds: list[int], _report: Callable[[dict[str, An
     code = wait(child)
     if code != 0:
         raise WherryError(f"{path} features exited with {code}")
-    return {"mount_options": _mount_options(path, text)}
+    return _features(path, text)
 
 
 def _read(reader: int, path: str) -> bytes:
@@ -61,10 +61,13 @@ def _read(reader: int, path: str) -> bytes:
     raise WherryError(f"{path} features printed more than {_MOST_BYTES} bytes")
 
 
-def _mount_options(path: str, text: bytes) -> list[str]:
+def _features(path: str, text: bytes) -> dict[str, Any]:
+    """Read the document (runtime-spec features.md, features-linux.md)."""
     try:
         document = jsonlite.loads(text)
-        options = document.get("mountOptions") or []
-        return [str(option) for option in options]
+        linux = document.get("linux") or {}
+        extensions = (linux.get("mountExtensions") or {}).get("idmap") or {}
+        maps = extensions.get("enabled") is True and "user" in (linux.get("namespaces") or [])
+        return {"mount_options": [str(option) for option in document.get("mountOptions") or []], "maps_ids": maps}
     except (ValueError, TypeError, AttributeError) as error:
         raise WherryError(f"{path} features printed no such document: {error}") from error

@@ -26,13 +26,14 @@ def features_of(node: Node, name: str) -> HandlerFeatures:
 def handler_features(handler: HandlerConfig | None, host: HostFacts, binary: Binary | None = None) -> HandlerFeatures:
     """Give the features of a handler, `binary` being what its own says; none of one that is not configured (any more).
 
-    Another runtime's binary finds its root mounted by the monitor, whose ids are the host's: a container with a user
-    namespace could not write to its own files, so that only our own runtime serves such pods.
+    User namespaces need both: the binary maps the ids of volumes, and the kernel those of the root's layers, which the monitor
+    mounts for it.
     """
     if handler is None:
         return HandlerFeatures()
-    understands = not handler.path or handler.recursive_read_only_mounts or (binary or Binary()).recursive_read_only_mounts
+    said = binary or Binary()
+    understands = not handler.path or handler.recursive_read_only_mounts or said.recursive_read_only_mounts
     return HandlerFeatures(
         recursive_read_only_mounts=understands and host.kernel >= RECURSIVE_READ_ONLY,
-        user_namespaces=not handler.path and host.kernel >= USER_NAMESPACES,
+        user_namespaces=(not handler.path or said.maps_ids) and host.kernel >= USER_NAMESPACES,
     )

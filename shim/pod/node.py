@@ -85,6 +85,10 @@ class Node:
         """Directory of a container's bundle and writable layer."""
         return f"{self.config.root}/containers/{container_id}"
 
+    def mounted_root(self, container_id: str) -> str:
+        """Place of a root that users other than root can reach: what lies in `container_dir` they cannot."""
+        return f"{self.config.state}/roots/{container_id}"
+
     @property
     def oci_root(self) -> str:
         """Directory of state.json files: the --root of `wherry-oci`."""

@@ -27,7 +27,8 @@ async def sweep(node: Node) -> None:
         log.warning("removing files without a pod", pod=pod_id)
         await remove_pod_files(node.pod_dir(pod_id))
     rooted = [container_id for container_id in node.images.rootfs_containers() if container_id not in node.containers]
-    for container_id in {*rooted, *_orphans(f"{node.config.root}/containers", node.containers)}:
+    mounted = _orphans(f"{node.config.state}/roots", node.containers)
+    for container_id in {*rooted, *mounted, *_orphans(f"{node.config.root}/containers", node.containers)}:
         log.warning("removing files without a container", container=container_id)
         await remove_container_dir(node, container_id)
     _remove_cgroups(node)

@@ -22,7 +22,6 @@ Json = dict[str, Any]
 
 # The version that has all we write, and no later one: crun before 1.12 refuses 1.1 and up.
 OCI_VERSION = "1.0.2"
-ROOTFS = "rootfs"  # relative to the bundle
 
 
 def build_spec(inputs: SpecInputs) -> Json:
@@ -49,7 +48,7 @@ def build(inputs: SpecInputs) -> BuiltSpec:
     config: Json = {
         "ociVersion": OCI_VERSION,
         "process": process,
-        "root": {"path": ROOTFS, "readonly": inputs.config.linux.security_context.readonly_rootfs},
+        "root": {"path": inputs.rootfs, "readonly": inputs.config.linux.security_context.readonly_rootfs},
         "mounts": bind_mounts,
         "annotations": spec_annotations(inputs),
         "linux": linux,

@@ -115,7 +115,7 @@ class SpecInputs:
     of them a container joins follows from the pod's and the container's NamespaceOption. `target_pid_path` is the pid
     namespace of the TARGET container. `image_volumes` maps container paths to host directories for the image's VOLUMEs
     (CRI mounts on the same path win). `image_mounts` has the places of mounts of images, topmost first, by the mount's index.
-    `image_name` is what annotations show.
+    `image_name` is what annotations show. `rootfs` is where the root is mounted, absolute or as seen from the bundle.
     """
 
     container_id: str
@@ -134,6 +134,7 @@ class SpecInputs:
     image_mounts: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     features: HandlerFeatures = field(default_factory=HandlerFeatures)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    rootfs: str = "rootfs"
     settings: SpecSettings = field(default_factory=SpecSettings)
 
 

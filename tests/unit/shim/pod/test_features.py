@@ -36,17 +36,31 @@ def test_features_are_facts(handler, kernel, expected):
     assert (features.recursive_read_only_mounts, features.user_namespaces) == expected
 
 
-@pytest.mark.parametrize("says", [True, False])
+@pytest.mark.parametrize("says", [(True, False), (False, True)])
 def test_another_runtime_can_do_what_its_binary_says(says):
-    features = handler_features(HandlerConfig(path="/x"), HOST, Binary(recursive_read_only_mounts=says))
-    assert (features.recursive_read_only_mounts, features.user_namespaces) == (says, False)
+    features = handler_features(HandlerConfig(path="/x"), HOST, Binary(recursive_read_only_mounts=says[0], maps_ids=says[1]))
+    assert (features.recursive_read_only_mounts, features.user_namespaces) == says
+
+
+def test_user_namespaces_need_a_kernel_that_maps_the_root_s_layers():
+    older = replace(HOST, kernel=(6, 14))
+    assert not handler_features(HandlerConfig(path="/x"), older, Binary(maps_ids=True)).user_namespaces
 
 
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        ("""echo '{"mountOptions": ["ro", "rro"]}'""", ["ro", "rro"]),
-        ("echo '{}'", []),
+        ("""echo '{"mountOptions": ["ro", "rro"]}'""", {"mount_options": ["ro", "rro"], "maps_ids": False}),
+        ("echo '{}'", {"mount_options": [], "maps_ids": False}),
+        (
+            """echo '{"linux": {"namespaces": ["user"], "mountExtensions": {"idmap": {"enabled": true}}}}'""",
+            {"mount_options": [], "maps_ids": True},
+        ),
+        (
+            """echo '{"linux": {"namespaces": ["pid"], "mountExtensions": {"idmap": {"enabled": true}}}}'""",
+            {"mount_options": [], "maps_ids": False},
+        ),
+        ("""echo '{"linux": {"mountExtensions": [1]}}'""", "no such document"),
         ("echo '[]'", "no such document"),
         ("echo unknown command features >&2; exit 1", "exited with 1"),
     ],
@@ -59,13 +73,13 @@ def test_a_binary_is_asked(tmp_path, monkeypatch, script, expected):
     path.write_text(f'#!/bin/sh\n[ "$1" = features ] || exit 9\n{script}\n')
     path.chmod(0o755)
     done = subprocess.run([sys.executable, "-c", ASK, str(path)], capture_output=True, text=True, check=False)
-    if isinstance(expected, list):
+    if isinstance(expected, dict):
         assert done.stdout.strip() == str(expected), done.stderr
     else:
         assert expected in done.stderr
 
 
-ASK = "import sys; from shim.pod.binaries_job import run; print(run({'command': sys.argv[1:]}, [], print)['mount_options'])"
+ASK = "import sys; from shim.pod.binaries_job import run; print(run({'command': sys.argv[1:]}, [], print))"
 """A job is a process without threads."""
 
 
