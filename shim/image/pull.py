@@ -190,7 +190,17 @@ def wanted_layers(found: Found, name: str) -> list[LayerWant]:
             chain_id=chain_id,
             parent=chain[place - 1] if place else "",
             diff_id=found.config.diff_ids[place],
-            what=f"layer {place + 1} of {len(chain)} ({found.manifest.layers[place].digest[:19]}) of {name}",
+            what=f"layer {place + 1} of {len(chain)} ({_shown(found.manifest.layers[place])}) of {name}",
         )
         for place, chain_id in enumerate(chain)
     ]
+
+
+def _shown(layer: oci.Descriptor) -> str:
+    """Name a layer by its digest, and by its media type where that is none we know: its bytes may be what it says they are."""
+    digest = layer.digest[:19]
+    return (
+        digest
+        if not layer.media_type or oci.LAYER_TYPES.fullmatch(layer.media_type)
+        else f"{digest}, {layer.media_type[:120]!r}"
+    )

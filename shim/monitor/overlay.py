@@ -62,10 +62,10 @@ def _root_of(bundle: str) -> tuple[str, str, str]:
 def _mount_mapped(rootfs: RootfsMount, target: str, label: str, namespace: str) -> None:
     """Mount it as the user namespace at the path `namespace` has the ids, which the runtime cannot do to what it is given."""
     from runtime.apply.idmap import IdMaps  # noqa: PLC0415 - such pods are few, and this is a child
-    from runtime.apply.mounts import mount_overlay  # noqa: PLC0415
-    from runtime.plan.mounts import label_options  # noqa: PLC0415
-    from runtime.plan.namespaces import NamespacePlan  # noqa: PLC0415
-    from runtime.request import RootfsMount as Overlay  # noqa: PLC0415
+    from runtime.apply.mounts import mount_overlay  # noqa: PLC0415 - as above
+    from runtime.plan.mounts import label_options  # noqa: PLC0415 - as above
+    from runtime.plan.namespaces import NamespacePlan  # noqa: PLC0415 - as above
+    from runtime.request import RootfsMount as Overlay  # noqa: PLC0415 - as above
 
     options = (*rootfs.options, *label_options(label))
     overlay = Overlay(lower=tuple(rootfs.lower), upper=rootfs.upper or None, work=rootfs.work or None, options=options)
