@@ -99,6 +99,7 @@ TABLE: tuple[Deviation, ...] = (
     _containerd("node::test_status_tells_of_supplemental_groups_policy", "of cri-api 0.31", before=_OLD),
     _containerd("node::test_runtime_config_has_a_driver", "of cri-api 0.28", before="1.7"),
     _containerd("pods::test_status_has_the_containers", "only when events are enabled in its configuration"),
+    _containerd("pods::test_status_has_the_newest_container_first", "only when events are enabled, and then in no order"),
     _containerd("pods::test_*_pod_is_no_error[[]StopPodSandbox]", "NOT_FOUND is returned", before=_OLD),
     _containerd("pods::test_unknown_pod_is_not_found[[]UpdatePodSandboxResources]", "of cri-api 0.32", before="2.2"),
     _containerd("pods::test_a_container_in_a_stopped_pod_is_refused", "the pod's state is not looked at", since=_OLD),

@@ -59,6 +59,13 @@ def test_status_has_the_containers(subject: Subject, pod: Pod) -> None:
     assert answer.timestamp > 0
 
 
+def test_status_has_the_newest_container_first(subject: Subject, pod: Pod) -> None:
+    """Kubelet with evented PLEG takes the first of a name for the current one and does not sort."""
+    made = [pod.run(name=name) for name in ("one", "two", "three", "four", "five")]
+    answer = subject.cri.runtime.PodSandboxStatus(api_pb2.PodSandboxStatusRequest(pod_sandbox_id=pod.id), timeout=5)
+    assert [one.id for one in answer.containers_statuses] == made[::-1]
+
+
 def test_pod_network_gives_an_address(subject: Subject) -> None:
     pod = subject.run(network=True)
     status = subject.cri.pod_status(pod.id)

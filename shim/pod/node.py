@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from shim.pod.binaries import Binary
     from shim.pod.monitors import Monitors
     from shim.pod.network import Jobs, PodNetwork
-    from shim.store.containers import ContainerStore
+    from shim.store.containers import Container, ContainerStore
     from shim.store.database import Database
     from shim.store.pods import Pod, PodStore
     from shim.streaming.server import StreamingServer
@@ -126,12 +126,21 @@ class Node:
         if not self.events.heard:
             return
         pod = gone or (self.pods.find(pod_id) if pod_id in self.pods else None)
-        containers = tuple(one for one in self.containers.of_pod(pod_id) if one.status.created_at)
+        containers = self.created_in(pod_id)
         self.events.publish(
             ContainerEvent(
                 kind=kind, container_id=container_id, pod_id=pod_id, at=time.time_ns(), pod=pod, containers=containers
             )
         )
+
+    def created_in(self, pod_id: str) -> tuple[Container, ...]:
+        """Give a pod's containers whose creation is complete, the newest first.
+
+        Kubelet with evented PLEG takes the first of a name that the status of a pod shows for the current one, and would start
+        again what runs already.
+        """
+        found = (one for one in self.containers.of_pod(pod_id) if one.status.created_at)
+        return tuple(sorted(found, key=lambda one: one.status.created_at, reverse=True))
 
     def exit_event(self, container_id: str) -> asyncio.Event:
         """Give the event that is set when this container exits."""

@@ -71,7 +71,7 @@ class RuntimeService(UsageService, EventService, CheckpointService):
         """Give the status of a pod with those of its containers."""
         pod = get_pod(self._node, request.pod_sandbox_id)
         info = {"info": encode.pod_info(self._node, pod)} if request.verbose else {}
-        members = [one for one in self._node.containers.of_pod(pod.id) if one.status.created_at]
+        members = self._node.created_in(pod.id)
         return api_pb2.PodSandboxStatusResponse(
             status=encode.pod_status(pod),
             info=info,

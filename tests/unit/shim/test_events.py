@@ -16,6 +16,7 @@ from shim.pod.remove import remove_pod_sandbox
 from shim.pod.run import run_pod_sandbox
 from shim.pod.stop import stop_pod_sandbox
 from shim.rpc.event_service import EventService
+from shim.rpc.runtime_service import RuntimeService
 from shim.rpc.streams import chunks
 from tests.unit.shim.fakes import container_config, pod_config
 
@@ -161,3 +162,16 @@ async def test_what_recovery_found_is_no_news_for_ever(monkeypatch):
     await asyncio.sleep(0)
     bus.publish(event(2))
     assert (await waiting).container_id == "2"
+
+
+async def test_the_newest_container_comes_first(world):
+    """Kubelet with evented PLEG takes the first of a name for the current one, and sorts the events' but not the status'."""
+    node, _trace = world
+    listener = Listener(node)
+    await asyncio.sleep(0)
+    pod_id = await run_pod_sandbox(node, pod_config(), "")
+    made = [await create_container(node, pod_id, container_config(f"c{number}")) for number in range(3)]
+    service = RuntimeService(node)
+    answer = await service.pod_sandbox_status(api_pb2.PodSandboxStatusRequest(pod_sandbox_id=pod_id))
+    assert [one.id for one in answer.containers_statuses] == made[::-1]
+    assert [one.id for one in (await listener.end(node))[-1].containers_statuses] == made[::-1]
