@@ -105,7 +105,7 @@ def _compile() -> None:
         raise MachineError(
             f"the virtual machine has Python {wanted}, .venv has {own}: run make clean, then make PYTHON=python{wanted}"
         )
-    for folder in ("runtime", "shim", "cni", "tests"):
+    for folder in ("runtime", "shim", "cni", "tests", "conformance"):
         compileall.compile_dir(CHECKOUT / folder, quiet=2)
 
 
