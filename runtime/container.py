@@ -227,9 +227,10 @@ def update_resources(state_root: str, container_id: str, resources: Resources) -
     if state.status == "stopped":
         raise StateFault(f"cannot update container {container_id!r}: container not running: it is stopped")
     from runtime.apply.cgroup.present import completed
+    from runtime.spec.resources import as_meant
 
     group = _need_cgroup(state)
-    group.apply(completed(group, resources))
+    group.apply(completed(group, as_meant(resources, state.oci_version)))
     if resources.devices:
         group.apply_devices(resources.devices)
 

@@ -182,9 +182,9 @@ def test_cpu_invalid(case: Case, cpu: dict[str, Any]) -> None:
 
 
 @pytest.mark.rule("config-linux.md#pids")
-@pytest.mark.parametrize(("limit", "wanted"), [(7, "7"), (1000, "1000"), (-1, "max")])
+@pytest.mark.parametrize(("limit", "wanted"), [(7, "7"), (1000, "1000"), (-1, "max"), (0, "max")])
 def test_pids(case: Case, limit: int, wanted: str) -> None:
-    """pids.limit is set; -1 is none."""
+    """pids.limit is set; -1 is none, and so is 0 in a document of 1.0, which has to have a number there."""
     present("pids", "pids.max", "pids.max")
     running(case, pids={"limit": limit})
     assert cgroups.value(case, "pids", "pids.max", "pids.max") == wanted

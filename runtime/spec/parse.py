@@ -6,6 +6,7 @@ What the parts mean together is `runtime.spec.validate`'s. Members this runtime 
 from __future__ import annotations
 
 from runtime.errors import SpecFault
+from runtime.record import replace
 from runtime.spec.lasting import Hook, Hooks
 from runtime.spec.model import (
     Capabilities,
@@ -24,6 +25,7 @@ from runtime.spec.model import (
 )
 from runtime.spec.parse_linux import parse_id_mapping, parse_linux
 from runtime.spec.reader import I32, I64, U32, U64, Reader
+from runtime.spec.resources import as_meant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def decode(data: bytes | str | dict[str, Any], document: str) -> Reader:
 def parse_spec(data: bytes | str | dict[str, Any]) -> Spec:
     """Parse a config.json; raise SpecFault naming the JSON pointer of what is wrong."""
     top = decode(data, "config.json")
-    return Spec(
+    spec = Spec(
         oci_version=top.need_text("ociVersion"),
         process=top.maybe("process", _process),
         root=top.maybe("root", _root),
@@ -62,6 +64,10 @@ def parse_spec(data: bytes | str | dict[str, Any]) -> Spec:
         annotations=top.pairs("annotations"),
         linux=top.part("linux", parse_linux, Linux()),
     )
+    resources = as_meant(spec.linux.resources, spec.oci_version)
+    if resources is spec.linux.resources:
+        return spec
+    return replace(spec, linux=replace(spec.linux, resources=resources))
 
 
 def parse_process(data: bytes | str | dict[str, Any], document: str = "process.json") -> Process:

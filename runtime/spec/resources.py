@@ -5,7 +5,7 @@ None means "not asked for": nothing is written to the kernel. Sizes are bytes, t
 
 from __future__ import annotations
 
-from runtime.record import Record
+from runtime.record import Record, replace
 
 
 class DeviceRule(Record):
@@ -116,3 +116,17 @@ class Resources(Record):
     network: Network = Network()
     rdma: tuple[RdmaLimit, ...] = ()
     unified: tuple[tuple[str, str], ...] = ()
+
+
+_BEFORE = ("0.", "1.0.", "1.1.", "1.2.")
+
+
+def as_meant(resources: Resources, version: str) -> Resources:
+    """Give resources as documents of that ociVersion mean them.
+
+    Before 1.3 pids.limit had to be there, and 0 was how to ask for none: podman writes it for --pids-limit -1. Since then
+    0 is a limit like any other, and an absent one asks for none.
+    """
+    if resources.pids_limit == 0 and version.startswith(_BEFORE):
+        return replace(resources, pids_limit=None)
+    return resources

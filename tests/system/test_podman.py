@@ -82,6 +82,7 @@ ROOT_CASES = {
         "--network=none", "--memory=64m", "--pids-limit=40", "--ulimit=nofile=100:200", "--ulimit=nproc=99:99",
         "ship", "sh", "-c", "ulimit -n; ulimit -Hn; ulimit -p",
     ),
+    "no limit of processes": ("--network=none", "--pids-limit=-1", "ship", "sh", "-c", "sleep 0 & wait; echo forked"),
     "terminal": ("--network=none", "-t", "ship", "sh", "-c", "tty; stty size"),
     "init": ("--network=none", "--init", "ship", "cat", "/proc/1/comm"),
     "host's namespaces": ("--network=host", "--pid=host", "--ipc=host", "ship", "readlink", "/proc/self/ns/net"),

@@ -216,3 +216,9 @@ def test_default_document_is_valid(rootless: bool) -> None:
 def test_accesses_of_a_device_rule(text: str, access: str) -> None:
     rules = [{"allow": True, "access": text}]
     assert parse_spec(with_change("/linux/resources/devices", rules)).linux.resources.devices[0].access == access
+
+
+@pytest.mark.parametrize(("version", "limit"), [("1.0.2-dev", None), ("1.1.0+dev", None), ("1.2.1", None), ("1.3.0", 0)])
+def test_no_limit_of_processes_has_had_two_spellings(version: str, limit: int | None) -> None:
+    document = with_change("/linux/resources/pids/limit", 0)
+    assert parse_spec(document | {"ociVersion": version}).linux.resources.pids_limit == limit
