@@ -56,6 +56,10 @@ class HandlerConfig:
     options: tuple[str, ...] = setting((), "options put before the binary's command")
     cni_conf_dir: str = setting("", "directory of the network configurations of its pods; empty: cni.conf_dir")
     seccomp_profile: str = setting("", "file of the profile that RuntimeDefault means for its pods; empty: the bundled one")
+    privileged_without_host_devices: bool = setting(
+        False, "give privileged containers no devices of the node but those asked for"
+    )
+    cgroup_writable: bool = setting(False, "let containers that are not privileged write to their own control group")
     pod_annotations: tuple[str, ...] = setting((), "annotations of pods that reach the runtime; patterns such as io.kata.*")
     container_annotations: tuple[str, ...] = setting((), "the same for annotations of containers")
 
@@ -67,6 +71,12 @@ class RuntimeConfig:
     default_handler: str = setting("wherry", "handler of pods that name none")
     ignore_selinux_options: bool = setting(
         False, "run pods that ask for an SELinux label on a node without SELinux, unlabelled; they are refused otherwise"
+    )
+    unset_seccomp_profile: str = setting(
+        "", "profile of containers that ask for none: runtime/default, unconfined or localhost/PATH; empty: unconfined"
+    )
+    device_ownership_from_security_context: bool = setting(
+        False, "give devices to the container's user and group instead of the node's owner"
     )
     handlers: dict[str, HandlerConfig] = dataclasses.field(
         default_factory=dict,
@@ -253,6 +263,9 @@ def check(config: Config, name: str) -> None:
     for key, (value, known) in choices.items():
         if value not in known:
             raise InvalidArgument(f"{name}: {key} must be one of {', '.join(known)}, not {value!r}")
+    unset = config.runtime.unset_seccomp_profile
+    if unset not in {"", "unconfined", "runtime/default"} and not unset.startswith("localhost//"):
+        raise InvalidArgument(f"{name}: runtime.unset_seccomp_profile {unset!r} is no profile; see `wherryd config default`")
     if config.runtime.handler(config.runtime.default_handler) is None:
         raise InvalidArgument(f"{name}: runtime.default_handler {config.runtime.default_handler!r} is not configured")
     for key, path in (("root", config.root), ("state", config.state), ("address", config.socket_path)):

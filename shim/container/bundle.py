@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from shim.cdi.names import wanted_devices
+from shim.config import HandlerConfig
 from shim.container.alone import cgroup_alone
 from shim.container.apparmor import load_profile
 from shim.container.restore import restored_from
@@ -119,7 +120,8 @@ async def _look_and_build(node: Node, order: BundleOrder) -> tuple[Bundle, bool]
     """Give the bundle, and whether a job had to look because a path may lie on a file system that hangs."""
     what = f"looking at the host paths of container {order.container.name}"
     target = _target_pid_path(node, order.pod, order.container.config)
-    look_at = wanted(order.config, default_seccomp_profile=spec_settings(node, order.pod).default_seccomp_profile)
+    settings = spec_settings(node, order.pod)
+    look_at = wanted(order.config, settings.unset_seccomp_profile, settings.default_seccomp_profile)
     bundle = await node.in_thread(lambda: _build_here(node, order, target, look_at), HOST_PATH_SECONDS, what)
     if bundle is not None:
         return bundle, False
@@ -202,10 +204,15 @@ def _write(node: Node, order: BundleOrder, bundle: Bundle, *, made: bool) -> Non
 
 def spec_settings(node: Node, pod: Pod) -> SpecSettings:
     """Give the daemon's settings for the specs of one pod."""
-    handler = node.config.runtime.handler(pod.meta.handler)
+    runtime = node.config.runtime
+    handler = runtime.handler(pod.meta.handler) or HandlerConfig()
     return SpecSettings(
         pod_cgroup=pod.meta.cgroup,
-        default_seccomp_profile=handler.seccomp_profile if handler is not None else "",
+        cgroup_writable=handler.cgroup_writable,
+        unset_seccomp_profile=runtime.unset_seccomp_profile,
+        default_seccomp_profile=handler.seccomp_profile,
+        device_ownership_from_security_context=runtime.device_ownership_from_security_context,
+        privileged_without_host_devices=handler.privileged_without_host_devices,
         selinux_level=pod.meta.selinux_level,
         apparmor_problem=node.apparmor_problem,
         ignore_selinux_options=node.config.runtime.ignore_selinux_options,

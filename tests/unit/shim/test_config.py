@@ -28,6 +28,7 @@ def test_values_reach_nested_tables():
         ("rot = '/x'", "unknown key rot"),
         ("[cni]\nconfdir = '/x'", "unknown key cni.confdir"),
         ("[runtime.handlers.runc]\npth = ''", "unknown key runtime.handlers.runc.pth"),
+        ("[runtime]\nunset_seccomp_profile = 'mine'", "unset_seccomp_profile 'mine' is no profile"),
         ("root = 3", "root must be a string"),
         ("[cni]\nbin_dirs = [1]", r"cni.bin_dirs\[0\] must be a string"),
         ("[cni]\nprefer_embedded = 1", "cni.prefer_embedded must be true or false"),
