@@ -12,12 +12,13 @@ def open_beneath(path: str, directory: str, flags: int, mode: int = 0) -> int:
 
     How `directory` itself is reached is its owner's affair: links on the way there are followed. See openat2(2).
     """
-    folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     name = path.removeprefix(directory.rstrip("/") + "/")
     try:
-        return openat2(folder, name, flags, mode=mode, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+        folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return openat2(folder, name, flags, mode=mode, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+        finally:
+            os.close(folder)
     except OSError as error:
         error.filename = path
         raise
-    finally:
-        os.close(folder)

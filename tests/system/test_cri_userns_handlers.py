@@ -104,3 +104,19 @@ def test_an_image_of_several_layers_is_no_volume_there(wherryd: Wherryd, pods: P
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "ImageVolumeMountFailed: runtime handler other mounts no image of several layers" in caught.value.details()
     assert wherryd.cri.containers() == []
+
+
+@every_binary
+def test_in_the_node_s_network(wherryd: Wherryd, pods: PodMaker) -> None:
+    wherryd.folder.chmod(0o711)
+    config = pods.pod(host_network=True)
+    modes = config.linux.security_context.namespace_options
+    modes.userns_options.CopyFrom(mapped())
+    pod = wherryd.cri.run_pod(config, "other")
+    order = pods.container(BUSYBOX, ["sleep", "1000"])
+    order.linux.security_context.namespace_options.CopyFrom(modes)
+    container = wherryd.cri.create(pod, order, config)
+    wherryd.cri.start(container)
+    assert set(said(wherryd, container, "ls /sys/class/net").split()) == set(os.listdir("/sys/class/net"))
+    denied = wherryd.cri.execute(container, "sh", "-c", "touch /sys/x || ip link set lo down")
+    assert denied.exit_code != 0
