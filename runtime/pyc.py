@@ -26,7 +26,7 @@ _PLAIN = MAGIC_NUMBER + b"\0\0\0\0"
 """How a .pyc begins that is checked by its source's time and size, which follow (PEP 552)."""
 _PACK = MAGIC_NUMBER + b"pack"
 _FEW = 4
-"""Modules that a command may need beside its pack; with more, as after a first use that had little to do, the pack grows."""
+"""Modules that a plain container may need beside a pack; with more, as after a first use that had little to do, it grows."""
 
 Entry = tuple[str, str, int, int, bool, "CodeType"]
 """A module: its name, its source with time (nanoseconds) and size, whether it is a package, its code."""
@@ -120,19 +120,23 @@ class Finder:
         return f"{self._root}/{_PACKAGE}/__pycache__/{command}.{self._tag}.pack"
 
     def pack(self, command: str) -> None:
-        """Add what had to be found for a command to its pack, where it was much and this user may write there."""
+        """Add what had to be found for a plain container to a command's pack, if it was much and this user may write there."""
         if len(self._complete) <= _FEW:
             return
-        entries = self._packed(command) + self._complete
-        known = self._before.union(entry[0] for entry in entries)
-        if any(name.startswith(f"{_PACKAGE}.") and name not in known for name in sys.modules):
+        from runtime.plain import MODULES
+
+        found = [entry for entry in self._complete if entry[0] in MODULES]
+        if len(found) <= _FEW:
+            return
+        entries = self._packed(command) + found
+        if MODULES.intersection(sys.modules) - self._before - {entry[0] for entry in entries}:
             return  # importlib has made its .pyc only now
         path = self._place(command)
         scratch = f"{path}.{posix.getpid()}"
         try:
             fd = posix.open(scratch, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
             try:
-                posix.write(fd, _PACK + marshal.dumps(entries))
+                posix.writev(fd, [_PACK, marshal.dumps(entries)])
             finally:
                 posix.close(fd)
             posix.rename(scratch, path)

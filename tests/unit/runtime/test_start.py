@@ -151,6 +151,8 @@ def deep(package: Path) -> Path:
         (inner / f"part{number}.py").write_text(f"VALUE = {number}\n")
     imports = "".join(f"from runtime.deep.part{number} import VALUE as V{number}\n" for number in range(6))
     (inner / "__init__.py").write_text(imports + "VALUES = (V0, V1, V2, V3, V4, V5)\n")
+    names = ["runtime.deep", *(f"runtime.{kind}{number}" for number in range(6) for kind in ("deep.part", "more"))]
+    (package / "plain.py").write_text(f"MODULES = frozenset({names})\n")
     return package
 
 
@@ -209,7 +211,7 @@ def test_a_module_of_a_pack_that_cannot_be_made_fails_where_it_is_imported(deep)
 
 
 def test_a_pack_grows_when_much_was_missing(packed):
-    for number in range(6):
+    for number in range(12):
         (packed / f"more{number}.py").touch()
     some = ("runtime.deep", *(f"runtime.more{number}" for number in range(3)))
     many = (*some, *(f"runtime.more{number}" for number in range(3, 6)))
@@ -217,7 +219,7 @@ def test_a_pack_grows_when_much_was_missing(packed):
         use(packed, *some)
     assert use(packed).startswith("7 ")
     for _ in range(2):
-        use(packed, *many)
+        use(packed, *many, *(f"runtime.more{number}" for number in range(6, 12)))  # of which nothing plain has need
     assert use(packed).startswith("13 ")
 
 
