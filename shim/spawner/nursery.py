@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 WARM = ("runtime",)
 """Packages of which everything is imported before the first fork: they import much where they use it."""
-COLD = ("runtime.cli", "runtime.checkpoint", "runtime.pyc", "runtime.sealed", "runtime.start")
+COLD = tuple(f"runtime.{name}" for name in ("checkpoint", "cli", "kernel.exefile", "lean", "plain", "pyc", "sealed", "start"))
 """Parts of them that only commands need, or that are too rare for every fork to carry them."""
 
 
