@@ -86,10 +86,12 @@ def test_cgroup(case: Case) -> None:
     """The process is in the container's cgroup."""
     case.sleeper()
     wanted = cgroups.folder(case.pid(), "pids")
-    process = case.popen("exec", case.id, "sh", "-c", "echo $$; sleep 20")
+    process = case.popen("exec", case.id, "sh", "-c", "echo $$; sleep 300")
     assert process.stdout is not None
     process.stdout.readline()
-    assert len(host.read(f"{wanted}/cgroup.procs").split()) + _below(wanted) >= 3
+    wait.wait_for(
+        lambda: len(host.read(f"{wanted}/cgroup.procs").split()) + _below(wanted) >= 3, "init, the shell and its sleep there"
+    )
 
 
 def _below(folder: str) -> int:
@@ -172,9 +174,9 @@ def test_detach(case: Case) -> None:
     """--detach does not wait for the process."""
     name = case.sleeper()
     pid_file = case.bundle / "exec.pid"
-    case.ok("exec", "--detach", "--pid-file", str(pid_file), name, "sleep", "30", stdout=None, stderr=None)
+    case.ok("exec", "--detach", "--pid-file", str(pid_file), name, "sleep", "300", stdout=None, stderr=None)
     pid = int(pid_file.read_text())
-    assert host.read(f"/proc/{pid}/cmdline") == "sleep\x0030\x00"
+    assert host.read(f"/proc/{pid}/cmdline") == "sleep\x00300\x00"
     assert os.readlink(f"/proc/{pid}/ns/pid") == os.readlink(f"/proc/{case.pid()}/ns/pid")
 
 
@@ -188,10 +190,10 @@ def test_pid_file(case: Case) -> None:
     """--pid-file holds the number the runtime sees."""
     name = case.sleeper()
     pid_file = case.bundle / "exec.pid"
-    case.popen("exec", "--pid-file", str(pid_file), name, "sleep", "20")
+    case.popen("exec", "--pid-file", str(pid_file), name, "sleep", "300")
     wait.wait_for(lambda: host.read(str(pid_file)), "the pid file")
     wait.wait_for(
-        lambda: host.read(f"/proc/{host.read(str(pid_file))}/cmdline") == "sleep\x0020\x00", "its number to be sleep's"
+        lambda: host.read(f"/proc/{host.read(str(pid_file))}/cmdline") == "sleep\x00300\x00", "its number to be sleep's"
     )
 
 
@@ -242,7 +244,7 @@ def test_many_at_once(case: Case) -> None:
 def test_outlives_nothing(case: Case) -> None:
     """When the container ends, what was executed in it ends."""
     name = case.sleeper()
-    process = case.popen("exec", name, "sleep", "100")
+    process = case.popen("exec", name, "sleep", "300")
     wait.wait_for(lambda: len(host.read(f"{cgroups.folder(case.pid(), 'pids')}/cgroup.procs").split()) > 0, "the process")
     case.ok("kill", name, "KILL")
     case.until("stopped")
@@ -267,7 +269,7 @@ def test_sub_cgroup(case: Case) -> None:
     point = f"{host.cgroup_mounts().get('', '/no')}/{case.id}"
     if os.path.isdir(point):
         os.makedirs(f"{point}/below", exist_ok=True)
-    process = case.popen("exec", "--cgroup", "below", case.id, "sh", "-c", "echo here; sleep 20")
+    process = case.popen("exec", "--cgroup", "below", case.id, "sh", "-c", "echo here; sleep 300")
     assert process.stdout is not None
     assert process.stdout.readline() == "here\n", process.communicate()
     assert host.read(f"{folder}/below/cgroup.procs").split()

@@ -34,7 +34,7 @@ def test_run_leaves_nothing(case: Case) -> None:
 def test_run_detached(case: Case) -> None:
     """`run --detach` returns while the container runs."""
     name = case.new_id()
-    case.write("sleep", "30")
+    case.write("sleep", "300")
     case.ok("run", "--detach", name, stdout=None, stderr=None)
     assert case.status() == "running"
 
@@ -51,7 +51,7 @@ def test_run_keep(case: Case) -> None:
 def test_run_pid_file(case: Case) -> None:
     """--pid-file holds the process id, without a newline."""
     name = case.new_id()
-    case.write("sleep", "30")
+    case.write("sleep", "300")
     case.ok("run", "--detach", "--pid-file", "a.pid", name, stdout=None, stderr=None)
     assert (case.bundle / "a.pid").read_text() == str(case.pid())
 
@@ -61,7 +61,7 @@ def test_create_pid_file(case: Case) -> None:
     """So does that of create, whose path is relative to the caller's working directory."""
     name = case.new_id()
     (case.bundle / "place").mkdir()
-    case.write("sleep", "30")
+    case.write("sleep", "300")
     case.ok(
         "create", "--bundle", str(case.bundle), "--pid-file", "a.pid", name, stdout=None, stderr=None, cwd=case.bundle / "place"
     )
@@ -131,7 +131,7 @@ def test_notify_socket(case: Case) -> None:
         server.bind(str(case.bundle / "n"))
         server.settimeout(10)
         name = case.new_id()
-        case.write("sh", "-c", 'test -S "$NOTIFY_SOCKET" && echo there; sleep 20')
+        case.write("sh", "-c", 'test -S "$NOTIFY_SOCKET" && echo there; sleep 300')
         process = case.popen("run", name, env=os.environ | {"NOTIFY_SOCKET": str(case.bundle / "n")})
         assert process.stdout is not None
         assert process.stdout.readline() == "there\n"

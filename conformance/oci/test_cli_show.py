@@ -97,7 +97,7 @@ def test_ps_table(case: Case) -> None:
 @PS
 def test_ps_children(case: Case) -> None:
     """ps names the children too."""
-    name = case.start("sh", "-c", "sleep 60 & echo ready; wait")
+    name = case.start("sh", "-c", "sleep 300 & echo ready; wait")
     case.until_printed("ready")
     assert len(json.loads(case.ok("ps", "--format", "json", name))) == 2
 
@@ -373,7 +373,7 @@ def test_pidfd_socket(case: Case) -> None:
     """--pidfd-socket sends a descriptor of the container's process."""
     listener = Listener(case.bundle / "pidfd")
     name = case.new_id()
-    case.write("sleep", "30")
+    case.write("sleep", "300")
     try:
         done = case.call("create", "--pidfd-socket", str(listener.path), name, stdout=None, stderr=None)
         assert done.returncode == 0

@@ -243,7 +243,7 @@ def test_start_container_failure(case: Case) -> None:
 def test_poststart_failure(case: Case) -> None:
     """A failing poststart hook is an error of start and stops the container."""
     hook(case, "poststart", "exit 7")
-    name = case.create("sleep", "30")
+    name = case.create("sleep", "300")
     case.fails("start", name)
     done = case.call("state", name)
     assert done.returncode != 0 or json.loads(done.stdout)["status"] == "stopped"

@@ -171,7 +171,7 @@ def test_affinity_invalid(case: Case) -> None:
     """A list of CPUs that is none is an error."""
     case.process["execCPUAffinity"] = {"final": "first"}
     name = case.new_id()
-    case.write("sleep", "30")
+    case.write("sleep", "300")
     if case.call("create", name, stdout=None, stderr=None).returncode == 0:
         case.ok("start", name)
         case.fails("exec", name, "true")

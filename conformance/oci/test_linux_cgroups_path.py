@@ -74,7 +74,7 @@ def test_every_controller(case: Case) -> None:
 @pytest.mark.rule("config-linux.md#control-groups")
 def test_children_are_in_it(case: Case) -> None:
     """What the process starts is in its cgroup."""
-    case.start("sh", "-c", "sleep 60 & echo ready; wait")
+    case.start("sh", "-c", "sleep 300 & echo ready; wait")
     case.until_printed("ready")
     procs = host.read(f"{cgroups.folder(case.pid(), 'pids')}/cgroup.procs").split()
     assert len(procs) == 2

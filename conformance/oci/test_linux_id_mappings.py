@@ -95,7 +95,7 @@ def test_hostname(seen: dict[str, str]) -> None:
 def test_host_sees_mapped_ids(case: Case) -> None:
     """The process and what it makes have the mapped ids for the host."""
     case.userns()
-    case.start("sh", "-c", "touch /made; echo ready; sleep 20")
+    case.start("sh", "-c", "touch /made; echo ready; sleep 300")
     case.until_printed("ready")
     assert os.stat(f"/proc/{case.pid()}").st_uid == 200000
     assert os.stat(case.rootfs / "made").st_uid == 200000

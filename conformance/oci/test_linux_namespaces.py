@@ -72,7 +72,7 @@ def holder(request: pytest.FixtureRequest) -> Iterator[int]:
     host.need(host.has_namespace(FILES[kind]), f"the kernel has no {kind} namespaces")
     fork = ["--fork", "--kill-child"] if kind in {"pid", "time"} else []
     process = subprocess.Popen(
-        ["unshare", FLAGS[kind], *fork, "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+        ["unshare", FLAGS[kind], *fork, "sh", "-c", "echo; exec sleep 600"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
     )
     wait.ours.add(process.pid)
     assert process.stdout is not None

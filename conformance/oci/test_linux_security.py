@@ -299,7 +299,7 @@ def test_root_propagation(case: Case, word: str, recursive: str) -> None:
 def test_root_propagation_default(case: Case) -> None:
     """By default nothing that is mounted inside is seen outside."""
     case.grant("CAP_SYS_ADMIN")
-    case.start("sh", "-c", "mount -t tmpfs tmpfs /mnt; echo mounted; sleep 20")
+    case.start("sh", "-c", "mount -t tmpfs tmpfs /mnt; echo mounted; sleep 300")
     case.until_printed("mounted")
     assert f"{case.rootfs}/mnt" not in host.read("/proc/self/mountinfo")
 

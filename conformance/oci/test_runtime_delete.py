@@ -81,7 +81,7 @@ def test_other_containers_stay(case: Case) -> None:
 
 def test_joined_namespace_stays(case: Case) -> None:
     """A namespace that was joined, not created, is not deleted."""
-    holder = subprocess.Popen(["unshare", "-n", "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE)
+    holder = subprocess.Popen(["unshare", "-n", "sh", "-c", "echo; exec sleep 600"], stdout=subprocess.PIPE)
     wait.ours.add(holder.pid)
     try:
         assert holder.stdout is not None

@@ -26,7 +26,7 @@ def test_runs_the_program(case: Case) -> None:
 def test_returns_before_the_end(case: Case) -> None:
     """Start does not wait for the program."""
     begun = time.monotonic()
-    case.start("sleep", "30")
+    case.start("sleep", "300")
     assert time.monotonic() - begun < 20
     assert case.status() == "running"
 
@@ -61,7 +61,7 @@ def test_stopped(case: Case) -> None:
 
 def test_same_process(case: Case) -> None:
     """The process that create made becomes the program: the pid stays."""
-    name = case.create("sleep", "30")
+    name = case.create("sleep", "300")
     before = case.pid()
     case.ok("start", name)
     assert case.pid() == before
