@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shim.errors import FailedPrecondition, NotFound, ResourceExhausted, WherryError
+from shim.image.unpack import writer
+from shim.image.unpack.recipe import Recorder
+from shim.image.unpack.streams import Source, open_stream
+from shim.image.unpack.tar import Limits, TarInput, TarReader
 from tests.support import images
 from tests.support.images import Layer, TestImage, digest_of, entry, folder
 from tests.support.imagestore import image_store, remains
@@ -213,3 +217,45 @@ async def test_disk_full(tmp_path: Path) -> None:
             assert len(store.list()) == 1
     finally:
         subprocess.run(["umount", str(root)], check=True)
+
+
+def _bomb(kind: str) -> list[tuple[tarfile.TarInfo, bytes]]:
+    if kind == "access lists":
+        lists = {"SCHILY.xattr.system.posix_acl_default": "\0" * 60_000}
+        return [entry(f"d{number}", type=tarfile.DIRTYPE, pax_headers=lists) for number in range(40)]
+    return [entry("/".join([f"d{number}", *["d"] * 1500, "f"]), "") for number in range(5)]
+
+
+@pytest.mark.parametrize("kind", ["access lists", "implicit directories"])
+def test_what_is_kept_of_a_layer_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Lists and names compress as well as zeros, and the directories above a file are no entries of their own."""
+    monkeypatch.setattr(writer, "MOST_HELD", 2_000_000)
+    path, said = tmp_path / "layer.tar", tmp_path / "said"
+    path.write_bytes(images.layer(_bomb(kind)).tar)
+    (tmp_path / "root").mkdir()
+    limits = Limits(max_bytes=1 << 30, max_entries=1000, max_ratio=500)
+    pid = os.fork()
+    if pid == 0:
+        told = os.open(said, os.O_WRONLY | os.O_CREAT)
+        try:
+            source = Source(os.open(path, os.O_RDONLY), offset=0, length=path.stat().st_size)
+            recorder = Recorder(os.open(os.devnull, os.O_WRONLY))
+            os.chroot(tmp_path / "root")
+            writer.LayerWriter(TarReader(TarInput(open_stream(source), source, limits), recorder, limits), recorder).run()
+        except BaseException as error:  # noqa: BLE001 - it is told, and nothing may return into the test
+            os.write(told, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert (
+        said.read_text() == "ResourceExhausted: the layer's names and access lists take more than 1 MiB: it looks like a bomb"
+    )
+
+
+async def test_an_access_list_that_is_none(tmp_path: Path) -> None:
+    async with image_store(tmp_path / "root") as store:
+        with pytest.raises(
+            FailedPrecondition, match="directory '/d0' of the layer has a default access list that cannot be set"
+        ):
+            await load(store, tmp_path, TestImage(layers=(images.layer(_bomb("access lists")),)))
+    assert remains(tmp_path / "root") == []

@@ -15,7 +15,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from shim.errors import FailedPrecondition
+from shim.errors import FailedPrecondition, ResourceExhausted
 from shim.image.unpack import sparse, tar
 from shim.image.unpack.remove import empty_directory
 from shim.image.unpack.tar import Entry, TarReader, shown
@@ -32,6 +32,10 @@ MAX_LINKS = 40
 """Symbolic links followed while one parent is resolved (path_resolution(7))."""
 MAX_PATH = 4095
 ALLOCATION = 4096
+MOST_HELD = 1 << 30
+"""Bytes of memory that the names and lists of one layer may take until it is finished: a million directories need as much."""
+_ITEM = 256
+"""Bytes that Python needs for an item beside its contents."""
 _KEPT_XATTRS = (b"user.", b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default")
 _OVERLAY_XATTRS = b"user.overlay."
 
@@ -64,6 +68,7 @@ class LayerWriter:
         self._parents: dict[bytes, bytes] = {b"": b""}
         self._directories: dict[bytes, tuple[int, int]] = {}
         self._acls: list[tuple[bytes, bytes]] = []
+        self._held = 0
         self.implicit: dict[bytes, None] = {}
         self.links: dict[bytes, bytes] = {}
         self.root: tuple[int, int, int] | None = None
@@ -118,6 +123,7 @@ class LayerWriter:
         known = self._parents.get(lexical)
         if known is None:
             known = self._parents[lexical] = self._resolve(parts[:-1], create=True) or b""
+            self._hold(len(lexical) + len(known))
         return known
 
     def _resolve(self, parts: list[bytes], *, create: bool) -> bytes | None:
@@ -156,6 +162,7 @@ class LayerWriter:
             _set_opaque(path)
         else:
             self.implicit[path] = None
+        self._hold(len(path))
 
     # Kinds
 
@@ -208,6 +215,7 @@ class LayerWriter:
             os.chown(path, entry.uid, entry.gid)
         self._parents[path[1:]] = path
         self._directories[path] = (entry.mode, entry.mtime_ns)
+        self._hold(2 * len(path))
         if entry.xattrs:
             self._xattrs(path, entry)
 
@@ -255,6 +263,7 @@ class LayerWriter:
         if not mode:
             self._forget(path)
             self.links[path] = target
+            self._hold(len(path) + len(target))
         elif target != path:
             self._forget(path)
             os.link(target, path, follow_symlinks=False)
@@ -307,12 +316,20 @@ class LayerWriter:
         self.links = {key: value for key, value in self.links.items() if not key.startswith(below)}
         self._recorder.lost = f"{shown(path)} is replaced within the layer"
 
+    def _hold(self, size: int) -> None:
+        """Count what is kept until the end; raise ResourceExhausted where a small layer would take all of the node's memory."""
+        self._held += size + _ITEM
+        if self._held > MOST_HELD:
+            limit = MOST_HELD >> 20
+            raise ResourceExhausted(f"the layer's names and access lists take more than {limit} MiB: it looks like a bomb")
+
     def _xattrs(self, path: bytes, entry: Entry) -> None:
         for name, value in entry.xattrs:
             if not name.startswith(_KEPT_XATTRS) or name.startswith(_OVERLAY_XATTRS):
                 continue  # trusted.* and security labels are this host's business, and would steer overlayfs
             if name == b"system.posix_acl_default":
                 self._acls.append((path, value))
+                self._hold(len(path) + len(value))
                 continue
             try:
                 os.setxattr(path, name, value, follow_symlinks=False)
@@ -324,7 +341,11 @@ class LayerWriter:
         """Give directories what would have disturbed their children: set-id bits, default ACLs and times."""
         for path, value in self._acls:
             if stat.S_ISDIR(_mode(path)):
-                os.setxattr(path, b"system.posix_acl_default", value)
+                try:
+                    os.setxattr(path, b"system.posix_acl_default", value)
+                except OSError as error:
+                    what = f"directory {shown(path)} of the layer has a default access list that cannot be set"
+                    raise FailedPrecondition(f"{what}: {(error.strerror or '').lower()}") from error
         for path, (mode, mtime_ns) in self._directories.items():
             if mode & 0o7000 or path == b"/":
                 os.chmod(path, mode)
