@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from shim.container.spec.inputs import PodFiles
 from shim.container.spec.pod_files import hostname_file, hosts_file, resolv_conf
+from shim.container.spec.regular import read_regular
 
 if TYPE_CHECKING:
     from shim.gen.runtime.v1.api_pb2 import PodSandboxConfig
@@ -53,7 +54,6 @@ async def remove_pod_files(directory: str) -> None:
 
 def _host_file(path: str) -> bytes | None:
     try:
-        with open(path, "rb") as file:
-            return file.read(LIMIT)
+        return read_regular(path, LIMIT, follow=True)
     except OSError:
         return None

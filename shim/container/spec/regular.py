@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
+_CHUNK = 64 * 1024
+"""Bytes asked for beyond the size the file had: it may grow, and files of /proc say that they are empty."""
 FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -15,9 +17,12 @@ def read_regular(path: str, limit: int, *, follow: bool) -> bytes | None:
     """
     descriptor = os.open(path, FLAGS if follow else FLAGS | os.O_NOFOLLOW)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             return None
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(limit + 1)
+        parts = [os.read(descriptor, min(status.st_size, limit) + 1)]  # as much memory as there is to read, not as is allowed
+        while parts[-1] and (left := limit + 1 - sum(map(len, parts))) > 0:
+            parts.append(os.read(descriptor, min(left, _CHUNK)))
+        return b"".join(parts)
     finally:
         os.close(descriptor)
