@@ -38,6 +38,21 @@ async def _run(what: str, step: Callable[..., Awaitable[Any]], args: tuple[Any, 
         log.error("undo failed", step=what, error=f"{type(error).__name__}: {error}")  # noqa: TRY400 - one line, no traceback
 
 
+async def beside(work: Coroutine[Any, Any, T], meanwhile: Callable[[], object]) -> T:
+    """Give the outcome of `work`, and call `meanwhile`, which is quick, once it has begun; when that fails, cancel `work`."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.sleep(0)
+        meanwhile()
+    except BaseException:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # taken note of; the first failure is what the caller learns
+        raise
+    return await task
+
+
 async def settled(work: Coroutine[Any, Any, T]) -> T:
     """Await `work` to its end even when cancelled meanwhile: what undoes it must not run beside it."""
     task = asyncio.ensure_future(work)

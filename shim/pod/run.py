@@ -25,7 +25,7 @@ from shim.pod.files import remove_pod_files, write_pod_files
 from shim.pod.levels import new_level
 from shim.pod.namespaces import namespace_request, options
 from shim.pod.remove import remove_pod_sandbox
-from shim.pod.rollback import Rollback, settled
+from shim.pod.rollback import Rollback, beside, settled
 from shim.pod.timing import Timing
 from shim.store.pods import Pod, PodMeta, PodStatus, pod_name
 
@@ -156,10 +156,11 @@ async def _set_up(node: Node, pod: Pod, monitor: MonitorClient, rollback: Rollba
     sysctls = pod_sysctls(pod.config, SpecSettings())
     request = namespace_request(pod.config, pod.meta.netns, sysctls, hostname)
     request = replace(request, scope=scope_of(node.config.cgroup, pod.config, pod.id))
-    namespaces = await settled(monitor.setup_pod(request))
-    timing.mark("namespaces")
-    write_pod_files(node.pod_dir(pod.id), pod.config, node.host.hostname)
-    timing.mark("files")
+    namespaces = await beside(
+        settled(monitor.setup_pod(request)),
+        lambda: write_pod_files(node.pod_dir(pod.id), pod.config, node.host.hostname),
+    )
+    timing.mark("namespaces and files")
     status = dataclasses.replace(pod.status, ready_at=time.time_ns(), namespaces={**namespaces.paths, "shm": namespaces.shm})
     if pod.meta.netns:
         attached = await _attach(node, pod, rollback)

@@ -246,3 +246,16 @@ async def test_a_pod_that_wants_a_label_of_selinux_is_refused_where_there_is_non
     node.config = dataclasses.replace(node.config, runtime=runtime)
     await run_pod_sandbox(node, config, "")
     assert trace
+
+
+async def test_files_that_cannot_be_written_undo_the_namespaces(world, monkeypatch):
+    node, trace = world
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shim.pod.run.write_pod_files", fail)
+    with pytest.raises(OSError, match="No space left"):
+        await run_pod_sandbox(node, pod_config(), "")
+    assert trace == ["monitor", "setup", "teardown", "monitor.stop"]
+    assert len(node.pods) == 0
