@@ -120,14 +120,44 @@ class Rest:
             os.close(fd)
 
 
+class Post:
+    """The pod to stand beside: given, or told over a link to a spare, whose monitor and keeper read one message each."""
+
+    __slots__ = ("_link", "listener", "pod_id", "state_dir")
+
+    def __init__(self, sock: socket.socket, pod: tuple[str, str] | None) -> None:
+        """`pod` is its id and its directory, and `sock` listens there; without one `sock` is the link."""
+        self._link = sock if pod is None else None
+        self.listener = sock
+        self.pod_id, self.state_dir = pod or ("", "")
+
+    def take(self) -> None:
+        """Wait for the pod, if it is not known; raise wire.PeerClosed when there will be none."""
+        if self._link is None:
+            return
+        told, fds = _take(self._link)
+        if not told:
+            raise wire.PeerClosed("no pod has come")
+        self._link.close()
+        self._link = None
+        self.listener = socket.socket(fileno=fds[0])
+        self.pod_id, _, self.state_dir = told.decode().partition("\n")
+
+    @staticmethod
+    def tell(link: socket.socket, pod: tuple[str, str], listener: int) -> None:
+        """Tell a spare of its pod; raise OSError when it has died."""
+        for _reader in ("monitor", "keeper"):
+            socket.send_fds(link, ["\n".join(pod).encode()], [listener])
+
+
 class Keeper:
     """The loop."""
 
-    __slots__ = ("_listener", "_wake", "_wake_write", "_work")
+    __slots__ = ("_post", "_wake", "_wake_write", "_work")
 
-    def __init__(self, listener: socket.socket, work: Callable[[socket.socket, Rest | None], None]) -> None:
-        """`work` is what a monitor does; its first argument is its link to the keeper."""
-        self._listener = listener
+    def __init__(self, post: Post, work: Callable[[socket.socket, Rest | None], None]) -> None:
+        """`work` is what a monitor does, first of all to take the post; its first argument is its link to the keeper."""
+        self._post = post
         self._work = work
         self._wake, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for number in _HANDLED:
@@ -147,6 +177,7 @@ class Keeper:
             link.close()
             if rest is None:
                 return
+            self._post.take()
             self._watch(rest)
 
     def _fork(self, rest: Rest | None) -> socket.socket:
@@ -191,7 +222,7 @@ class Keeper:
         """Write logs until something happens that needs a monitor."""
         epoll = select.epoll()
         epoll.register(self._wake, select.EPOLLIN)
-        epoll.register(self._listener.fileno(), select.EPOLLIN)
+        epoll.register(self._post.listener.fileno(), select.EPOLLIN)
         for fd, events in zip(rest.fds, rest.events, strict=True):
             if events:
                 epoll.register(fd, events)
@@ -220,13 +251,18 @@ class Keeper:
                 found.append((info.si_pid, info.si_status if info.si_code == os.CLD_EXITED else 128 + info.si_status))
 
 
+def _take(link: socket.socket) -> tuple[bytes, list[int]]:
+    datagram, ancillary, _flags, _ = link.recvmsg(MESSAGE_LIMIT + 1, _SPACE, _CLOEXEC)
+    data = b"".join([rights for _level, _kind, rights in ancillary])
+    return datagram, [int.from_bytes(data[at : at + 4], sys.byteorder) for at in range(0, len(data), 4)]
+
+
 def _receive(link: socket.socket, told: dict[int, int]) -> Rest | None:
     """Take what a monitor leaves; None when it has ended without a word."""
-    datagram, ancillary, _flags, _ = link.recvmsg(MESSAGE_LIMIT + 1, _SPACE, _CLOEXEC)
+    datagram, fds = _take(link)
     if not datagram:
         return None
-    data = b"".join([rights for _level, _kind, rights in ancillary])
-    rest = Rest(datagram, [int.from_bytes(data[at : at + 4], sys.byteorder) for at in range(0, len(data), 4)])
+    rest = Rest(datagram, fds)
     for pid in rest.children:  # it may not have read of all
         if pid in told:
             rest.ended[pid] = told[pid]
@@ -244,15 +280,14 @@ def _no_action(_number: int, _frame: object) -> None:
     """Exist, so that the signal interrupts the wait and writes to the wakeup descriptor."""
 
 
-def settle(listener: socket.socket) -> None:
-    """Make a fresh fork of the nursery a process of its own, which holds nothing but its listening socket."""
+def settle(fd: int) -> None:
+    """Make a fresh fork of the nursery a process of its own, which holds nothing but one descriptor."""
     os.setsid()
     set_name("wherry-keeper")
     signal.signal(17, signal.SIG_DFL)
     set_dumpable(dumpable=False)
     set_child_subreaper()
     os.chdir("/")
-    fd = listener.fileno()
     os.closerange(3, fd)
     os.closerange(fd + 1, 2**31 - 1)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)

@@ -302,23 +302,24 @@ def _is_plain(name: str) -> bool:
     )
 
 
-def run_monitor(pod_id: str, state_dir: str, listener: socket.socket) -> NoReturn:
+def run_monitor(post: keeper.Post) -> NoReturn:
     """Be a pod's keeper, in a fresh child of the nursery, with monitors that come and go; never returns."""
     status = 1
     try:
-        keeper.settle(listener)
+        keeper.settle(post.listener.fileno())
         gc.set_threshold(20_000, 50, 1000)  # a collection writes to what it looks at, and next to nothing here is cyclic
         own = os.getpid()
 
         def work(link: socket.socket, left: keeper.Rest | None) -> None:
-            monitor = Monitor(pod_id, state_dir, listener, pid=own)
+            post.take()
+            monitor = Monitor(post.pod_id, post.state_dir, post.listener, pid=own)
             if left is None:
                 monitor.begin()
             bed = rest.Bed(monitor, link, rest.PATIENCE if left is None else rest.unpack(monitor, left))
             monitor.reactor.run()
             bed.leave()
 
-        keeper.Keeper(listener, work).run()
+        keeper.Keeper(post, work).run()
         status = 0
     finally:
         os._exit(status)

@@ -8,16 +8,22 @@ What a monitor costs, in time and in memory, is the pages it writes to: CPython 
 each of them is a page copied. The spawner runs a loop and keeps jobs' modules; whatever it wrote to between two forks would be
 copied for one more pod. So monitors come from here, where only their own modules are, where nothing happens between two
 forks, and where what they will allocate lies close together.
+
+Pods come in rows. So the nursery forks a spare keeper with its monitor when it has answered, and the next pod's are there
+already; when none comes for some seconds the spare ends. It is nobody's: it has no name in any file, holds nothing but its
+link to the nursery, and ends with it.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import socket
 import sys
 
+from runtime.kernel import pidfd
 from runtime.kernel.heap import trim
 from runtime.kernel.prctl import set_child_subreaper
 from shim import process, wire
@@ -32,6 +38,10 @@ WARM = ("runtime",)
 """Packages of which everything is imported before the first fork: they import much where they use it."""
 COLD = tuple(f"runtime.{name}" for name in ("checkpoint", "cli", "kernel.exefile", "lean", "plain", "pyc", "sealed", "start"))
 """Parts of them that only commands need, or that are too rare for every fork to carry them."""
+REFILL_MS = 10
+"""Milliseconds without another pod after which a spare is forked: pods that come at once are not held up by it."""
+SPARE_MS = 5000
+"""Milliseconds a spare waits for a pod."""
 
 
 def start_nursery(others: Iterable[socket.socket]) -> tuple[int, socket.socket]:
@@ -54,8 +64,7 @@ def _be_nursery(sock: socket.socket, parent: int) -> NoReturn:
         set_child_subreaper()
         warm()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for monitors; they undo this before anything else
-        while True:
-            _serve(sock)
+        _Nursery(sock).run()
     except wire.PeerClosed:
         status = 0
     finally:
@@ -78,18 +87,87 @@ def warm() -> None:
     gc.freeze()
 
 
-def _serve(sock: socket.socket) -> None:
-    message, fds = wire.recv(sock)
-    try:
-        pid = process.fork()
-        if pid == 0:
-            from shim.monitor.server import run_monitor  # noqa: PLC0415 - imported long ago, by the rehearsal
+class _Nursery:
+    """The loop, and the link to a spare while there is one."""
 
-            run_monitor(message["pod_id"], message["state_dir"], socket.socket(fileno=fds[0]))
-        reply = {"ok": {"pid": pid}}
-    except Exception as error:  # noqa: BLE001 - it crosses as a value
-        reply = {"error": wire.value_of(error)}
-    finally:
-        for fd in fds:
-            os.close(fd)
-    wire.send(sock, {"seq": message["seq"], **reply})
+    __slots__ = ("_sock", "_spare")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._spare: tuple[int, int, socket.socket] | None = None
+        """Its keeper's number and pidfd, and the link to it."""
+
+    def run(self) -> None:
+        """Serve until the spawner has gone, which is raised as wire.PeerClosed."""
+        poll = select.poll()
+        poll.register(self._sock.fileno(), select.POLLIN)
+        wait: float | None = None
+        while True:
+            if poll.poll(wait):
+                self._serve()
+                wait = REFILL_MS if self._spare is None else SPARE_MS
+            elif self._spare is None:
+                self._spare = self._fork_spare()
+                wait = None if self._spare is None else SPARE_MS
+            else:
+                self._drop()
+                wait = None
+
+    def _serve(self) -> None:
+        message, fds = wire.recv(self._sock)
+        try:
+            pod = (message["pod_id"], message["state_dir"])
+            pid = self._assign(pod, fds[0]) or _fork(pod, fds[0])
+            reply = {"ok": {"pid": pid}}
+        except Exception as error:  # noqa: BLE001 - it crosses as a value
+            reply = {"error": wire.value_of(error)}
+        finally:
+            for fd in fds:
+                os.close(fd)
+        wire.send(self._sock, {"seq": message["seq"], **reply})
+
+    def _assign(self, pod: tuple[str, str], listener: int) -> int:
+        """Give the pod to the spare and its pid; 0 when there is none, or it has died."""
+        if self._spare is None:
+            return 0
+        from shim.monitor.keeper import Post  # noqa: PLC0415 - imported long ago, by the rehearsal
+
+        pid, handle, link = self._spare
+        try:
+            if pidfd.wait_end(handle, 0):
+                return 0
+            Post.tell(link, pod, listener)
+        except OSError:
+            return 0
+        finally:
+            self._drop()
+        return pid
+
+    def _fork_spare(self) -> tuple[int, int, socket.socket] | None:
+        ours, theirs = wire.pair()
+        with theirs:
+            try:
+                pid = _fork(None, theirs.fileno())
+                return pid, os.pidfd_open(pid), ours
+            except OSError:
+                ours.close()  # the next pod will tell
+                return None
+
+    def _drop(self) -> None:
+        """Close the link to the spare: one that has no pod ends."""
+        if self._spare is not None:
+            _pid, handle, link = self._spare
+            os.close(handle)
+            link.close()
+            self._spare = None
+
+
+def _fork(pod: tuple[str, str] | None, fd: int) -> int:
+    """Fork a keeper, for a pod with its listening socket, or a spare one with its link; give its pid."""
+    pid = process.fork()
+    if pid == 0:
+        from shim.monitor.keeper import Post  # noqa: PLC0415 - imported long ago, by the rehearsal
+        from shim.monitor.server import run_monitor  # noqa: PLC0415 - the same
+
+        run_monitor(Post(socket.socket(fileno=fd), pod))
+    return pid
