@@ -24,12 +24,17 @@ _PACKAGE = "runtime"
 _HEADER = 16
 _PLAIN = MAGIC_NUMBER + b"\0\0\0\0"
 """How a .pyc begins that is checked by its source's time and size, which follow (PEP 552)."""
+_READ = posix.O_RDONLY | posix.O_CLOEXEC
 _PACK = MAGIC_NUMBER + b"pack"
+"""How a pack begins. The modules' code follows, then the index, a list of `Stamp`, and its length in `_LENGTH` bytes."""
+_LENGTH = 4
 _FEW = 4
 """Modules that a plain container may need beside a pack; with more, as after a first use that had little to do, it grows."""
 
 Entry = tuple[str, str, int, int, bool, "CodeType"]
 """A module: its name, its source with time (nanoseconds) and size, whether it is a package, its code."""
+Stamp = tuple[str, str, int, int, bool, int]
+"""The same of a module in a pack: the last is the length of its code."""
 
 
 class _Loader:
@@ -90,31 +95,33 @@ class Finder:
 
     def unpack(self, command: str) -> None:
         """Make the modules of a command from its pack, if there is one and it is good."""
-        entries = [entry for entry in self._packed(command) if entry[0] not in sys.modules]
-        sys.modules.update((entry[0], _blank(entry)) for entry in entries)  # a package is complete after what it imports
-        for index, (name, *_, code) in enumerate(entries):
-            parent, _, last = name.rpartition(".")
-            try:
-                exec(code, sys.modules[name].__dict__)  # noqa: S102 - as above
-            except Exception:  # noqa: BLE001 - whatever it is, who needs the module imports it and has it told
-                for entry in entries[index:]:
-                    del sys.modules[entry[0]]
-                return
-            setattr(sys.modules[parent], last, sys.modules[name])
-
-    def _packed(self, command: str) -> list[Entry]:
         try:
-            data = _read(self._place(command))
-            if data[: len(_PACK)] != _PACK:
-                return []
-            entries: list[Entry] = marshal.loads(memoryview(data)[len(_PACK) :])  # noqa: S302 - as above
-            for _, source, time, size, _, _ in entries:
-                status = posix.stat(source)
-                if (status.st_mtime_ns, status.st_size) != (time, size):
-                    return []
-        except (OSError, EOFError, TypeError, ValueError):
-            return []
-        return entries
+            fd = posix.open(self._place(command), _READ)
+        except OSError:
+            return
+        try:
+            self._make(fd, _index(fd))
+        finally:
+            posix.close(fd)
+
+    @staticmethod
+    def _make(fd: int, index: list[Stamp]) -> None:
+        posix.lseek(fd, len(_PACK), 0)
+        blank = {stamp[0]: _blank(stamp) for stamp in index if stamp[0] not in sys.modules}
+        sys.modules.update(blank)  # all at once, because a package is complete after what it imports
+        for name, *_, length in index:
+            data = posix.read(fd, length)
+            module = blank.get(name)
+            if module is None:
+                continue
+            try:
+                exec(marshal.loads(data), module.__dict__)  # noqa: S102, S302 - as above
+            except Exception:  # noqa: BLE001 - whatever it is, who needs the module imports it and has it told
+                for left in blank:
+                    del sys.modules[left]
+                return
+            parent, _, last = name.rpartition(".")
+            setattr(sys.modules[parent], last, blank.pop(name))
 
     def _place(self, command: str) -> str:
         return f"{self._root}/{_PACKAGE}/__pycache__/{command}.{self._tag}.pack"
@@ -128,15 +135,19 @@ class Finder:
         found = [entry for entry in self._complete if entry[0] in MODULES]
         if len(found) <= _FEW:
             return
-        entries = self._packed(command) + found
-        if MODULES.intersection(sys.modules) - self._before - {entry[0] for entry in entries}:
-            return  # importlib has made its .pyc only now
         path = self._place(command)
+        index, codes = _content(path)
+        if MODULES.intersection(sys.modules) - self._before - {part[0] for part in (*index, *found)}:
+            return  # importlib has made its .pyc only now
         scratch = f"{path}.{posix.getpid()}"
         try:
             fd = posix.open(scratch, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
             try:
-                posix.writev(fd, [_PACK, marshal.dumps(entries)])
+                posix.writev(fd, [_PACK, codes])
+                for *stamp, code in found:  # one by one: a command's peak of memory is not to be its first use's
+                    index.append((*stamp, posix.write(fd, marshal.dumps(code))))  # type: ignore[arg-type]  # of the same shape
+                end = marshal.dumps(index)
+                posix.writev(fd, [end, len(end).to_bytes(_LENGTH, "little")])
             finally:
                 posix.close(fd)
             posix.rename(scratch, path)
@@ -144,8 +155,39 @@ class Finder:
             return  # without it is only slower
 
 
-def _blank(entry: Entry) -> ModuleType:
-    name, source, _, _, is_package, _ = entry
+def _index(fd: int) -> list[Stamp]:
+    """Give what is in an open pack; nothing when it is damaged or made from other sources."""
+    try:
+        size = posix.fstat(fd).st_size
+        length = int.from_bytes(posix.pread(fd, _LENGTH, size - _LENGTH), "little")
+        end = size - _LENGTH - length
+        if end < len(_PACK) or posix.pread(fd, len(_PACK), 0) != _PACK:
+            return []
+        index: list[Stamp] = marshal.loads(posix.pread(fd, length, end))  # noqa: S302 - as above
+        for _, source, time, source_size, _, _ in index:
+            status = posix.stat(source)
+            if (status.st_mtime_ns, status.st_size) != (time, source_size):
+                return []
+    except (OSError, EOFError, TypeError, ValueError):
+        return []
+    return index if len(_PACK) + sum(stamp[-1] for stamp in index) == end else []
+
+
+def _content(path: str) -> tuple[list[Stamp], bytes]:
+    """Give the index of a good pack and all its code, of any other nothing."""
+    try:
+        fd = posix.open(path, _READ)
+    except OSError:
+        return [], b""
+    try:
+        index = _index(fd)
+        return index, posix.pread(fd, sum(stamp[-1] for stamp in index), len(_PACK))
+    finally:
+        posix.close(fd)
+
+
+def _blank(stamp: Stamp) -> ModuleType:
+    name, source, _, _, is_package, _ = stamp
     module = ModuleType(name)
     module.__file__ = source
     module.__package__ = name if is_package else name.rpartition(".")[0]
@@ -155,7 +197,7 @@ def _blank(entry: Entry) -> ModuleType:
 
 
 def _read(path: str) -> bytes:
-    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    fd = posix.open(path, _READ)
     try:
         return posix.read(fd, posix.fstat(fd).st_size)
     finally:
