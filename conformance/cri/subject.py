@@ -26,7 +26,15 @@ OWNER = "conformance-cri"
 SLEEP = ("sleep", "100000")
 Code = grpc.StatusCode
 REFUSALS = frozenset(
-    (Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.FAILED_PRECONDITION, Code.ALREADY_EXISTS, Code.UNKNOWN, Code.INTERNAL)
+    (
+        Code.INVALID_ARGUMENT,
+        Code.NOT_FOUND,
+        Code.FAILED_PRECONDITION,
+        Code.ALREADY_EXISTS,
+        Code.RESOURCE_EXHAUSTED,
+        Code.UNKNOWN,
+        Code.INTERNAL,
+    )
 )
 """Codes that tell a client that its request was understood and declined; the CRI prescribes NOT_FOUND alone."""
 

@@ -138,14 +138,14 @@ if not os.path.exists("/sys/fs/selinux/enforce"):
     def test_label_of_a_pod_without_selinux(subject: Subject, part: str) -> None:
         before = subject.pod_ids()
         config = subject.pod()
-        setattr(config.linux.security_context.selinux_options, part, "s0")
+        setattr(config.linux.security_context.selinux_options, part, "s0:c1,c2" if part == "level" else "s0")
         assert part in refused(lambda: subject.run_config(config), Code.FAILED_PRECONDITION)
         assert subject.pod_ids() == before
 
     @pytest.mark.parametrize("part", ["user", "role", "type", "level"])
     def test_label_of_a_container_without_selinux(subject: Subject, shared_pod: Pod, part: str) -> None:
         order = shared_pod.order()
-        setattr(order.linux.security_context.selinux_options, part, "s0")
+        setattr(order.linux.security_context.selinux_options, part, "s0:c1,c2" if part == "level" else "s0")
         before = subject.container_ids()
         try:
             assert part in refused(
@@ -155,6 +155,15 @@ if not os.path.exists("/sys/fs/selinux/enforce"):
         finally:
             for container in subject.container_ids() - before:
                 subject.cri.remove(container)
+
+    def test_level_without_categories_asks_for_nothing(subject: Subject) -> None:
+        """Kubernetes' node conformance specs of the statistics name it on every node."""
+        config = subject.pod()
+        config.linux.security_context.selinux_options.level = "s0"
+        pod = subject.run_config(config)
+        order = pod.order()
+        order.linux.security_context.selinux_options.level = "s0"
+        subject.cri.create(pod.id, order, config)
 
     def test_relabelling_without_selinux(shared_pod: Pod, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("inside\n")
