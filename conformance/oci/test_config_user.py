@@ -102,9 +102,9 @@ def test_home(case: Case, uid: int, env: list[str], home: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["uid", "gid"])
-@pytest.mark.parametrize("value", [-1, "root", 4294967296, 1.5])
+@pytest.mark.parametrize("value", [-1, "root", 4294967295, 4294967296, 1.5])
 def test_invalid_id(case: Case, field: str, value: object) -> None:
-    """An id that is no unsigned number of 32 bits is an error."""
+    """An id that is no unsigned number of 32 bits is an error, and so is the last of those, which is nobody's."""
     case.process["user"][field] = value
     case.refused("true")
 

@@ -24,7 +24,7 @@ from runtime.spec.model import (
     User,
 )
 from runtime.spec.parse_linux import parse_id_mapping, parse_linux
-from runtime.spec.reader import I32, I64, U32, U64, Reader
+from runtime.spec.reader import I32, I64, ID, U16, U32, U64, Reader
 from runtime.spec.resources import as_meant
 
 TYPE_CHECKING = False
@@ -104,15 +104,15 @@ def _process(at: Reader) -> Process:
 
 
 def _console_size(at: Reader) -> ConsoleSize:
-    return ConsoleSize(height=at.number("height", U32), width=at.number("width", U32))
+    return ConsoleSize(height=at.number("height", U16), width=at.number("width", U16))
 
 
 def _user(at: Reader) -> User:
     return User(
-        uid=at.number("uid", U32),
-        gid=at.number("gid", U32),
+        uid=at.number("uid", ID),
+        gid=at.number("gid", ID),
         umask=at.integer("umask", U32),
-        additional_gids=at.integers("additionalGids", U32),
+        additional_gids=at.integers("additionalGids", ID),
     )
 
 

@@ -19,6 +19,8 @@ I64 = (-(1 << 63), (1 << 63) - 1)
 U64 = (0, (1 << 64) - 1)
 U32 = (0, (1 << 32) - 1)
 U16 = (0, (1 << 16) - 1)
+ID = (0, (1 << 32) - 2)
+"""Users and groups: setresuid(2) takes the number after the last for "leave it", and the program would stay root."""
 I32 = (-(1 << 31), (1 << 31) - 1)
 
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "an integer", float: "a number"}
