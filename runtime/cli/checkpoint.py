@@ -76,8 +76,8 @@ def _status_fd(number: int) -> int:
 
     try:
         writable = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
-    except OSError as error:
-        raise UsageFault(f"invalid --status-fd argument {number}: {error.strerror}") from error
+    except (OSError, OverflowError) as error:
+        raise UsageFault(f"invalid --status-fd argument {number}: bad file descriptor") from error
     if not writable:
         raise UsageFault(f"invalid --status-fd argument {number}: not writable")
     return number

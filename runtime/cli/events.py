@@ -56,7 +56,7 @@ def _watch(container_id: str, group: Cgroup, process: int, pause: float) -> None
     due = monotonic() + pause
     try:
         while True:
-            ready = dict(poll.poll(max(0.0, due - monotonic()) * 1000))
+            ready = dict(poll.poll(min(max(0.0, due - monotonic()) * 1000, pidfd.LONGEST_MS)))
             if memory.fd in ready and memory.happened():
                 _show("oom", container_id)
             if process in ready:

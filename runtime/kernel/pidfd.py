@@ -13,6 +13,8 @@ else:
 
 _ESRCH, _EINVAL = 3, 22
 """As numbers: the errno module would be one more import of start, state and delete."""
+LONGEST_MS = (1 << 31) - 1
+"""The longest wait poll(2) can be told: 24.8 days."""
 
 
 def stat(pid: int) -> tuple[str, int] | None:
@@ -82,4 +84,4 @@ def wait_end(pidfd: int, timeout: float) -> bool:
 
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(timeout * 1000))
+    return bool(poller.poll(min(timeout * 1000, LONGEST_MS)))

@@ -12,7 +12,7 @@ from runtime.kernel.fork import fork_into
 from runtime.launch import gate, init, protocol, stage1
 from runtime.launch.ending import end_child, end_process, remove_folder
 from runtime.launch.entering import fork_init
-from runtime.launch.inherited import Inherited
+from runtime.launch.inherited import Inherited, check_passed
 from runtime.launch.outside import set_limits, write_pid_file
 from runtime.launch.preload import preload_launch
 from runtime.launch.sources import open_mounts
@@ -60,6 +60,7 @@ def create_container(request: CreateRequest) -> ContainerState:
     plan = plan_launch(load_spec(request), request)
     for text in plan.process.cautions:
         caution(text)
+    check_passed(request.preserve_fds)
     undo = Undo()
     descriptors = Descriptors()
     try:

@@ -82,10 +82,10 @@ class Inherited:
         return wanted
 
 
-def passed(count: int) -> set[int]:
-    """Give those of `count` descriptors from 3 on that the caller has passed: all of ours are close-on-exec, none of his."""
+def passed(count: int, first: int = 3) -> set[int]:
+    """Give those of `count` descriptors from `first` on the caller has passed: all of ours are close-on-exec, none of his."""
     found = set()
-    for fd in range(3, 3 + count):
+    for fd in range(first, first + count):
         try:
             if os.get_inheritable(fd):
                 found.add(fd)
@@ -96,9 +96,9 @@ def passed(count: int) -> set[int]:
 
 def check_passed(count: int) -> None:
     """Refuse to pass on descriptors that the caller has not opened."""
-    absent = set(range(3, 3 + count)) - passed(count)
-    if absent:
-        raise RuntimeFault(f"descriptor {min(absent)} is to be preserved but is not open")
+    for fd in range(3, 3 + count):  # ends at the first that is missing, however many are asked for
+        if fd not in passed(1, fd):
+            raise RuntimeFault(f"descriptor {fd} is to be preserved but is not open")
 
 
 def close_others(wanted: set[int]) -> None:

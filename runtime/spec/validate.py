@@ -282,8 +282,8 @@ def _devices(linux: Linux) -> None:
         _require_word(device.type, ("c", "u", "b", "p"), f"{where}/type", "a device type")
         _require(device.path.startswith("/"), f"{where}/path", f'"{device.path}" is not an absolute path')
         if device.type != "p":
-            _require(0 <= device.major < 1 << 32, f"{where}/major", f"{device.major} is not a device number")
-            _require(0 <= device.minor < 1 << 32, f"{where}/minor", f"{device.minor} is not a device number")
+            _require(0 <= device.major < 1 << 12, f"{where}/major", f"{device.major} is not a device number")
+            _require(0 <= device.minor < 1 << 20, f"{where}/minor", f"{device.minor} is not a device number")
 
 
 def _memory_policy(policy: MemoryPolicy) -> None:

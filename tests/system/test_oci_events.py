@@ -45,7 +45,7 @@ def test_running_out_of_memory_is_an_event(ours: Oci) -> None:
     ours.config["linux"]["resources"] = {"memory": {"limit": 8 << 20, "swap": 8 << 20}}
     ours.write("sh", "-c", "sleep 60")
     name = ours.start("sleep", "60")
-    command = [ours.program, "--root", str(ours.root), "events", "--interval", "1h", name]
+    command = [ours.program, "--root", str(ours.root), "events", "--interval", "1000h", name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         while watching.poll() is None:

@@ -86,6 +86,12 @@ def test_a_hook_that_takes_too_long_is_killed(oci: Oci) -> None:
     assert oci.run("true").returncode != 0
 
 
+def test_a_hook_may_be_given_months(oci: Oci) -> None:
+    """More milliseconds than poll(2) can be told."""
+    oci.config["hooks"] = {"createRuntime": [hook("true", timeout=10_000_000)]}
+    assert oci.run("true").returncode == 0
+
+
 def test_a_hook_that_cannot_be_run_is_named(oci: Oci) -> None:
     oci.config["hooks"] = {"createRuntime": [{"path": "/no/such/hook"}]}
     done = oci.run("true")

@@ -152,6 +152,15 @@ def test_preserved_descriptors_reach_the_program(oci: Oci) -> None:
         os.close(writer)
 
 
+def test_a_descriptor_that_is_not_open_cannot_be_preserved(oci: Oci) -> None:
+    """However many are named: the first that is missing is told at once."""
+    if oci.runtime == "crun":
+        pytest.skip("crun does not look")
+    oci.write("true")
+    for count in ("500", "1000000000000"):
+        assert oci.call("run", "--preserve-fds", count, oci.new_id()).returncode == 1
+
+
 PROFILE = {
     "defaultAction": "SCMP_ACT_ALLOW",
     "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"],

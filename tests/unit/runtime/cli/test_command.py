@@ -39,6 +39,7 @@ def test_unknown_command(capfd: pytest.CaptureFixture[str]) -> None:
         (["checkpoint", "--page-server", "here", "x"], 1, "use --page-server ADDRESS:PORT"),
         (["checkpoint", "--empty-ns", "uts", "x"], 1, "only network is"),
         (["checkpoint", "--status-fd", "7777", "x"], 1, "invalid --status-fd argument 7777"),
+        (["checkpoint", "--status-fd", "9999999999", "x"], 1, "invalid --status-fd argument 9999999999"),
         (["--log-format", "xml", "list"], 1, "unknown log-format"),
         (["--rootless", "perhaps", "list"], 1, "invalid value"),
         (["kill", "x", "FOO"], 1, "unknown signal"),

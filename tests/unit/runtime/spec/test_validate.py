@@ -55,6 +55,8 @@ from .test_parse import FULL, with_change
         ("/linux/sysctl", {"kernel.shmmax": "1"}, "needs a ipc namespace"),
         ("/linux/devices/0/type", "x", "is not a device type"),
         ("/linux/devices/0/path", "dev", "is not an absolute path"),
+        ("/linux/devices/0/major", 2**31, "is not a device number"),
+        ("/linux/devices/0/minor", 2**31, "is not a device number"),
         ("/linux/rootfsPropagation", "x", "is not a propagation"),
         ("/linux/personality", {"domain": "X"}, "is not a personality"),
         ("/linux/seccomp/defaultAction", "X", "is not a seccomp action"),
