@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from runtime.spec.lasting import Pairs
 
 
+def require_other_network(values: Pairs, network_fd: int) -> None:
+    """Refuse parameters of a network that is joined by path and is the runtime's own: they would be the host's."""
+    name = next((name for name, _ in values if sysctl_path(name).startswith("net/")), "")
+    if name and os.path.samestat(os.fstat(network_fd), os.stat("/proc/self/ns/net")):
+        detail = "not allowed in the host's network namespace, which the document's path leads to"
+        raise RuntimeFault(detail, step=f"write the sysctl {name}")
+
+
 def write_sysctls(values: Pairs) -> None:
     """Write each value, through the host's procfs, before the container's root (and whatever it calls /proc) is entered.
 

@@ -221,6 +221,10 @@ def open_sources(inherited: Inherited, descriptors: Descriptors) -> None:
     for kind, path in plan.namespaces.paths:
         with Step(f"open the {kind} namespace", path):
             inherited.namespace_fds.append((kind, descriptors.keep(os.open(path, os.O_RDONLY | os.O_CLOEXEC))))
+        if kind == "network" and plan.spec.linux.sysctl:
+            from runtime.apply.sysctl import require_other_network
+
+            require_other_network(plan.spec.linux.sysctl, inherited.namespace_fds[-1][1])
     if plan.namespaces.user_path:
         with Step("open the user namespace", plan.namespaces.user_path):
             inherited.user_fd = descriptors.keep(os.open(plan.namespaces.user_path, os.O_RDONLY | os.O_CLOEXEC))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,6 +110,19 @@ def test_parameters_of_the_host_are_refused(oci: Oci, name: str) -> None:
     done = oci.run("true")
     assert done.returncode != 0
     assert name in done.stderr
+
+
+def test_parameters_of_the_host_s_network_by_its_path_are_refused(oci: Oci) -> None:
+    if oci.runtime == "crun":
+        pytest.skip("crun writes them")
+    for one in oci.config["linux"]["namespaces"]:
+        if one["type"] == "network":
+            one["path"] = "/proc/self/ns/net"
+    oci.config["mounts"] = [one for one in oci.config["mounts"] if one["type"] != "sysfs"]
+    oci.config["linux"]["sysctl"] = {"net.ipv4.ip_forward": Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()}
+    done = oci.run("true")
+    assert done.returncode != 0
+    assert "net.ipv4.ip_forward" in done.stderr
 
 
 def in_user_namespace(node: Oci) -> None:
