@@ -150,14 +150,28 @@ class Mounter:
         self.sources = sources
         self.clone_late = clone_late
 
-    def attach(self, fd: int, destination: str, *, is_directory: bool, plain: bool = False) -> None:
-        """Attach a detached mount and close its descriptor."""
-        target = self.paths.target(destination, is_directory=is_directory, plain=plain)
+    def attach(self, fd: int, destination: str, *, is_directory: bool, plain: bool = False, follow: bool = True) -> None:
+        """Attach a detached mount and close its descriptor; without `follow`, on the destination though it be a link."""
+        target = self.paths.target(destination, is_directory=is_directory, plain=plain, follow=follow)
         try:
+            self._refuse_proc(target, destination)
             k.move_mount(fd, target, path=destination)
         finally:
             os.close(target)
             os.close(fd)
+
+    def _refuse_proc(self, target: int, destination: str) -> None:
+        """Refuse what links lead into the container's own procfs: the kernel's files there are trusted (CVE-2019-19921)."""
+        if f"{destination}/".startswith("/proc/") or fstatfs_type(target) != PROC_SUPER_MAGIC:
+            return
+        try:
+            proc = self.paths.open("/proc")
+        except OSError:
+            return
+        own = os.fstat(proc).st_dev == os.fstat(target).st_dev
+        os.close(proc)
+        if own:
+            raise RuntimeFault("it cannot be mounted over: it is inside /proc", step="attach a mount", path=destination)
 
     def perform(self, index: int, plan: MountPlan) -> None:
         """Do one plan, whatever its kind but cgroup; raise RuntimeFault."""
@@ -172,9 +186,24 @@ class Mounter:
     def _bind(self, index: int, plan: MountPlan) -> None:
         fd = self.sources.pop(index) if index in self.sources else self.clone_late(index, plan)
         mode = os.fstat(fd).st_mode
-        if stat.S_ISLNK(mode):
-            raise RuntimeFault("a symbolic link cannot be bound", step=f"bind on {plan.destination}", path=plan.source)
-        self.attach(fd, plan.destination, is_directory=stat.S_ISDIR(mode), plain=not plan.follow_destination)
+        if plan.copy_link and stat.S_ISLNK(mode):
+            self._copy_link(fd, plan.destination)
+        else:
+            self.attach(fd, plan.destination, is_directory=stat.S_ISDIR(mode), follow=plan.follow_destination)
+
+    def _copy_link(self, fd: int, destination: str) -> None:
+        """Make the symbolic link anew that `fd` is, and close that; what is there already has to be the same."""
+        leads_to = os.readlink("", dir_fd=fd)
+        os.close(fd)
+        parent, name = self.paths.parent(destination)
+        try:
+            os.symlink(leads_to, name, dir_fd=parent)
+        except FileExistsError:
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if not stat.S_ISLNK(found.st_mode) or os.readlink(name, dir_fd=parent) != leads_to:
+                raise RuntimeFault("something else is there", step="copy a symbolic link", path=destination) from None
+        finally:
+            os.close(parent)
 
     def _remount(self, plan: MountPlan) -> None:
         target = self.paths.open(plan.destination)

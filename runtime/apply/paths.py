@@ -35,8 +35,16 @@ class RootPaths:
         """Open the directory `path`, making what is missing with `mode`."""
         return self._open_or_make(path, mode, is_directory=True, plain=False)
 
-    def target(self, path: str, *, is_directory: bool, plain: bool = False) -> int:
-        """Open a mount's destination, making it and the directories above it; with `plain` without following any link."""
+    def target(self, path: str, *, is_directory: bool, plain: bool = False, follow: bool = True) -> int:
+        """Open a mount's destination, making it and the directories above it; with `plain` without following any link.
+
+        Without `follow` a link that is the destination is opened itself.
+        """
+        if not follow:
+            try:
+                return self.open(path, follow=False)
+            except FileNotFoundError:
+                pass
         return self._open_or_make(path, 0o755, is_directory=is_directory, plain=plain)
 
     def parent(self, path: str) -> tuple[int, str]:

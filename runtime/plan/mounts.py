@@ -118,6 +118,8 @@ class MountPlan(Record):
     copy_up: bool = False
     follow_source: bool = True
     follow_destination: bool = True
+    copy_link: bool = False
+    """A source that is a symbolic link is made anew at the destination instead of mounted."""
     id_map: IdMapPlan | None = None
     layers: tuple[str, ...] = ()
     """The directories of an overlay that is only read, topmost first."""
@@ -185,10 +187,16 @@ def plan_mount(mount: Mount, bundle: str, pointer: str) -> MountPlan:
         if not source:
             raise SpecFault("a bind mount needs a source", pointer=f"{pointer}/source")
         source = os.path.join(bundle, source)
+        unknown = next((word for word in found.data if word not in _SUPERBLOCK), "")
+        if unknown:
+            text = f'bind mounts cannot have any filesystem-specific options applied: "{unknown}"'
+            raise SpecFault(text, pointer=f"{pointer}/options")
     elif kind == "new" and not mount.type:
         raise SpecFault("a mount that is no bind needs a type", pointer=f"{pointer}/type")
     if found.copy_up and mount.type != "tmpfs":
         raise SpecFault("tmpcopyup is for tmpfs only", pointer=f"{pointer}/options")
+    if "copy-symlink" in found.words and found.words & {"src-nofollow", "dest-nofollow"}:
+        raise SpecFault("copy-symlink cannot stand beside src-nofollow or dest-nofollow", pointer=f"{pointer}/options")
     default_propagation = k.MS_PRIVATE if kind == "bind" else 0
     return MountPlan(
         destination=os.path.normpath("/" + mount.destination.lstrip("/")),
@@ -205,6 +213,7 @@ def plan_mount(mount: Mount, bundle: str, pointer: str) -> MountPlan:
         copy_up=found.copy_up,
         follow_source="src-nofollow" not in found.words and "copy-symlink" not in found.words,
         follow_destination="dest-nofollow" not in found.words,
+        copy_link="copy-symlink" in found.words,
     )
 
 
@@ -295,6 +304,8 @@ _OVER_PROC = (
 
 def _check_over_proc(plan: MountPlan, pointer: str) -> None:
     """Refuse a mount over procfs' files that other parts of the system trust; single files are known to be replaced."""
+    if plan.destination == "/" and plan.kind != "remount":
+        raise SpecFault("nothing is mounted on the root itself: it would not be seen", pointer=pointer)
     if plan.destination.startswith("/proc/") and plan.kind == "new" and plan.fstype == "proc":
         raise SpecFault("a procfs is mounted at /proc itself", pointer=pointer)
     if plan.destination.startswith("/proc/") and plan.destination[len("/proc/") :] not in _OVER_PROC:

@@ -143,6 +143,42 @@ def test_links_cannot_lead_a_mount_out_of_the_root(oci: Oci, tmp_path: Any) -> N
     assert list(outside.iterdir()) == []
 
 
+@pytest.fixture
+def link(ours: Oci) -> str:
+    """Give a symbolic link of the host that leads to a file, and make one in the root that leads nowhere."""
+    (ours.bundle / "file").write_text("content")
+    os.symlink(ours.bundle / "file", ours.bundle / "link")
+    os.symlink("nowhere", ours.rootfs / "target")
+    return str(ours.bundle / "link")
+
+
+def test_a_link_is_copied(ours: Oci, link: str) -> None:
+    """As crun has copy-symlink: not what the link leads to, and nothing else may be there already."""
+    ours.config["mounts"] += [bind(link, "/made/link", "copy-symlink"), bind(ours.bundle / "file", "/plain", "copy-symlink")]
+    for _ in range(2):
+        assert ours.shell("readlink /made/link; cat /plain; grep -c /made/link /proc/self/mountinfo || true") == (
+            f"{ours.bundle}/file\ncontent0\n"
+        )
+    ours.config["mounts"].append(bind(link, "/target", "copy-symlink"))
+    done = ours.run("true")
+    assert done.returncode == 1
+    assert "something else is there" in done.stderr
+
+
+@pytest.mark.parametrize(("word", "said"), [("src-nofollow", "{file}"), ("ro", "content")])
+def test_a_link_is_mounted_over(ours: Oci, link: str, word: str, said: str) -> None:
+    """As crun has dest-nofollow: on the link itself; with src-nofollow it is a link that is mounted."""
+    ours.config["mounts"].append(bind(link, "/target", "dest-nofollow", word))
+    reading = "readlink" if word == "src-nofollow" else "cat"
+    assert ours.output(reading, "/target").strip() == said.format(file=ours.bundle / "file")
+    assert not (ours.rootfs / "nowhere").exists()
+
+
+def test_a_link_in_the_place_of_a_file(ours: Oci, link: str) -> None:
+    ours.config["mounts"].append(bind(link, "/other", "src-nofollow"))
+    assert ours.output("readlink", "/other").strip() == str(ours.bundle / "file")
+
+
 def test_proc_is_not_mounted_through_a_link(oci: Oci) -> None:
     if oci.runtime == "crun":
         pytest.skip("crun 1.8 follows it")
@@ -153,6 +189,18 @@ def test_proc_is_not_mounted_through_a_link(oci: Oci) -> None:
     proc.symlink_to("elsewhere")
     done = oci.run("true")
     assert done.returncode != 0
+
+
+def test_a_link_leads_no_mount_into_proc(oci: Oci) -> None:
+    """What the document may not say by name (/proc/sys) an image may not say by a link either."""
+    if oci.runtime == "crun":
+        pytest.skip("crun follows it")
+    (oci.bundle / "data").mkdir()
+    (oci.rootfs / "data").symlink_to("/proc/sys")
+    oci.config["mounts"].append(bind(oci.bundle / "data", "/data"))
+    done = oci.run("true")
+    assert done.returncode != 0
+    assert "inside /proc" in done.stderr
 
 
 def test_copy_up(ours: Oci) -> None:

@@ -82,6 +82,10 @@ def test_dev_turns_read_only_late():
         (("bind",), {"source": ""}, "/mounts/0/source"),
         ((), {"fstype": ""}, "/mounts/0/type"),
         (("tmpcopyup",), {"fstype": "ext4"}, "/mounts/0/options"),
+        (("bind", "nosiud"), {}, "/mounts/0/options"),
+        (("bind", "size=1m"), {}, "/mounts/0/options"),
+        (("bind", "copy-symlink", "src-nofollow"), {}, "/mounts/0/options"),
+        (("bind", "copy-symlink", "dest-nofollow"), {}, "/mounts/0/options"),
     ],
 )
 def test_faults_name_the_pointer(options, fields, pointer):
@@ -90,8 +94,11 @@ def test_faults_name_the_pointer(options, fields, pointer):
     assert caught.value.pointer == pointer
 
 
-@pytest.mark.parametrize(("destination", "allowed"), [("/proc/meminfo", True), ("/proc/sys", False), ("/proc/1/attr", False)])
-def test_mounts_over_proc(destination, allowed):
+@pytest.mark.parametrize(
+    ("destination", "allowed"),
+    [("/proc/meminfo", True), ("/proc/sys", False), ("/proc/1/attr", False), ("/", False), ("/bundle/r", False)],
+)
+def test_mounts_over_proc_and_root(destination, allowed):
     spec = Spec(
         oci_version="1.0.0", root=Root(path="r"), mounts=(Mount(destination=destination, source="/x", options=("bind",)),)
     )
