@@ -226,10 +226,12 @@ def update_resources(state_root: str, container_id: str, resources: Resources) -
     state = load(state_root, container_id)
     if state.status == "stopped":
         raise StateFault(f"cannot update container {container_id!r}: container not running: it is stopped")
-    from runtime.apply.cgroup.present import completed
+    from runtime.apply.cgroup.present import completed, require_more_than_used
     from runtime.spec.resources import as_meant
 
     group = _need_cgroup(state)
+    if resources.memory.check_before_update:
+        require_more_than_used(group, resources.memory)
     group.apply(completed(group, as_meant(resources, state.oci_version)))
     if resources.devices:
         group.apply_devices(resources.devices)

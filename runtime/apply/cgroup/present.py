@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from runtime.apply.cgroup import files
+from runtime.errors import CgroupFault
 from runtime.plan.cgroup import UNIFIED
 from runtime.record import replace
 
@@ -39,6 +40,19 @@ def _cpu(group: Cgroup, cpu: Cpu) -> Cpu:
         quota=cpu.quota or (int(quota) if quota.isdigit() else None),
         period=cpu.period or (int(period) if period.isdigit() else None),
     )
+
+
+def require_more_than_used(group: Cgroup, memory: Memory) -> None:
+    """Raise CgroupFault for a v2 limit below what is in use already, which the kernel would make room for by killing.
+
+    That is memory.checkBeforeUpdate; v1 refuses such limits by itself.
+    """
+    used = _read(group.directory(UNIFIED), "memory.current")
+    if group.directory("memory") is not None or not used.isdigit():
+        return
+    for what, limit in (("memory", memory.limit), ("memory+swap", memory.swap)):
+        if limit is not None and 0 < limit <= int(used):
+            raise CgroupFault(f"rejecting {what} limit {limit} <= usage {used}", step="limit the container")
 
 
 def _read(directory: str | None, file: str) -> str:

@@ -109,6 +109,19 @@ def test_limits_are_updated(oci: Oci, group: Path) -> None:
     assert text(group / "pids.max") == "max"
 
 
+def test_an_update_may_look_at_what_is_used_before(oci: Oci, group: Path) -> None:
+    """memory.checkBeforeUpdate: without it the kernel makes room by killing."""
+    if not oci.ours:
+        pytest.skip("it came with runc 1.2")
+    name = oci.start("sleep", "1000")
+    wanted = json.dumps({"memory": {"limit": 4096, "checkBeforeUpdate": True}})
+    done = oci.call("update", "--resources", "-", name, stdin=None, input=wanted)
+    assert done.returncode == 1
+    assert "rejecting memory limit 4096 <= usage" in done.stderr
+    assert text(group / "memory.max") == "max"
+    assert oci.state(name)["status"] == "running"
+
+
 def test_quota_and_period_are_updated_one_by_one(oci: Oci, group: Path) -> None:
     """v2 has one file for both: what is not named stays."""
     resources(oci, cpu={"quota": 500_000, "period": 1_000_000})

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runtime.apply.cgroup import from_paths
-from runtime.apply.cgroup.present import completed
+from runtime.apply.cgroup.present import completed, require_more_than_used
+from runtime.errors import CgroupFault
 from runtime.spec.resources import Cpu, Memory, Resources
 
 if TYPE_CHECKING:
@@ -43,3 +44,17 @@ def test_v1_has_two_files(tmp_path: Path) -> None:
     (tmp_path / "cpu.cfs_quota_us").write_text("7\n")
     asked = Resources(cpu=Cpu(period=900_000))
     assert completed(from_paths((("cpu,cpuacct", str(tmp_path)),)), asked) == asked
+
+
+@pytest.mark.parametrize("asked", [Memory(limit=5000), Memory(limit=-1, swap=4000)])
+def test_a_limit_below_what_is_used_can_be_refused(tmp_path: Path, asked: Memory) -> None:
+    (tmp_path / "memory.current").write_text("5000\n")
+    with pytest.raises(CgroupFault, match=r"rejecting memory.* limit [45]000 <= usage 5000"):
+        require_more_than_used(from_paths((("", str(tmp_path)),)), asked)
+
+
+@pytest.mark.parametrize("asked", [Memory(limit=5001), Memory(limit=-1, swap=-1), Memory()])
+def test_a_limit_that_leaves_room_is_taken(tmp_path: Path, asked: Memory) -> None:
+    (tmp_path / "memory.current").write_text("5000\n")
+    require_more_than_used(from_paths((("", str(tmp_path)),)), asked)
+    require_more_than_used(from_paths((("", str(tmp_path)), ("memory", str(tmp_path)))), Memory(limit=1))
