@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 
 from conformance.cri.subject import Code, refused
 from shim.gen.runtime.v1 import api_pb2
+from tests.support.images import busybox_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conformance.cri.subject import Pod, Subject
+    from tests.support.registry import Registry
 
     Filter = Callable[[Pod, str], api_pb2.ContainerFilter]
 
@@ -231,13 +234,26 @@ def test_stop_waits_for_the_grace_period(subject: Subject, shared_pod: Pod) -> N
     assert subject.cri.status(container).exit_code == 5
 
 
+TRAPS = ("sh", "-c", "trap 'exit 6' USR1; trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done")
+
+
 def test_stop_signal(subject: Subject, shared_pod: Pod) -> None:
-    script = "trap 'exit 6' USR1; trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"
-    container = shared_pod.run(("sh", "-c", script), stop_signal=api_pb2.SIGNAL_SIGUSR1)
+    container = shared_pod.run(TRAPS, stop_signal=api_pb2.SIGNAL_SIGUSR1)
     _until_ready(subject, container)
     assert subject.cri.status(container).stop_signal == api_pb2.SIGNAL_SIGUSR1
     subject.cri.stop(container, timeout=20)
     assert subject.cri.status(container).exit_code == 6
+
+
+def test_stop_signal_of_the_image(subject: Subject, registry: Registry, shared_pod: Pod) -> None:
+    image = registry.push(f"signal/{uuid.uuid4().hex[:8]}", "1", busybox_image(config={"StopSignal": "SIGUSR1"}))
+    subject.images.pull(image)
+    container = shared_pod.run(TRAPS, image=api_pb2.ImageSpec(image=image))
+    _until_ready(subject, container)
+    subject.cri.stop(container, timeout=20)
+    assert subject.cri.status(container).exit_code == 6
+    subject.cri.remove(container)
+    subject.images.remove_image(image)
 
 
 def test_stop_kills_after_the_grace_period(subject: Subject, shared_pod: Pod) -> None:

@@ -174,6 +174,42 @@ def test_mount_options(shared_pod: Pod, folder: Path) -> None:
     assert {"noexec", "nosuid", "nodev"} <= set(options)
 
 
+@pytest.fixture
+def shared_folder(folder: Path) -> Iterator[Path]:
+    """Give a directory that is a shared mount of its own."""
+    (folder / "inner").mkdir()
+    subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", str(folder)], check=True)
+        yield folder
+    finally:
+        subprocess.run(["umount", "--recursive", "--lazy", str(folder)], check=True)
+
+
+PROPAGATIONS = {
+    "neither way": (api_pb2.PROPAGATION_PRIVATE, False, False),
+    "into the container": (api_pb2.PROPAGATION_HOST_TO_CONTAINER, True, False),
+    "both ways": (api_pb2.PROPAGATION_BIDIRECTIONAL, True, True),
+}
+
+
+@pytest.mark.parametrize("name", PROPAGATIONS)
+def test_mounts_made_later_are_seen(subject: Subject, shared_folder: Path, name: str) -> None:
+    propagation, inward, outward = PROPAGATIONS[name]
+    config = subject.pod()
+    config.linux.security_context.privileged = True
+    pod = subject.run_config(config)
+    order = pod.order(mounts=[api_pb2.Mount(container_path="/vol", host_path=str(shared_folder), propagation=propagation)])
+    order.linux.security_context.privileged = True
+    container = subject.cri.create(pod.id, order, config)
+    subject.cri.start(container)
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(shared_folder / "inner")], check=True)
+    assert (b" /vol/inner " in subject.cri.execute(container, "cat", "/proc/mounts").stdout) is inward
+    made = subject.cri.execute(container, "sh", "-c", "mkdir /vol/own && mount -t tmpfs none /vol/own")
+    assert made.exit_code == 0, made.stderr
+    assert os.path.ismount(shared_folder / "own") is outward
+
+
 def test_recursive_read_only(shared_pod: Pod, folder: Path) -> None:
     (folder / "inner").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "none", str(folder / "inner")], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 from shim.gen.runtime.v1 import api_pb2
@@ -130,3 +131,25 @@ def test_a_pod_without_interfaces_has_no_network_usage() -> None:
     assert messages.pod_stats(pod, usage, None, [ETH0], 1).linux.network.HasField("default_interface")
     for none in (None, []):
         assert not messages.pod_stats(pod, usage, None, none, 1).linux.HasField("network")
+
+
+def test_swap_and_each_pressure_have_their_place() -> None:
+    def pressure(base: int) -> Pressure:
+        some, full = (Stall(total=n, avg10=n + 1, avg60=n + 2, avg300=n + 3) for n in (base, base + 100))
+        return Pressure(some=some, full=full)
+
+    usage = dataclasses.replace(
+        USAGE,
+        memory=dataclasses.replace(MEMORY, swap=5, swap_limit=20),
+        cpu_pressure=pressure(1000),
+        memory_pressure=pressure(2000),
+        io_pressure=pressure(3000),
+    )
+    container = SimpleNamespace(id="c", config=api_pb2.ContainerConfig())
+    stats = messages.container_stats(container, usage, None, None, "/")
+    assert (stats.swap.timestamp, stats.swap.swap_usage_bytes.value, stats.swap.swap_available_bytes.value) == (usage.at, 5, 15)
+    pod = messages.pod_stats(SimpleNamespace(id="p", config=api_pb2.PodSandboxConfig()), usage, None, None, 1).linux
+    for of in (stats, pod):
+        for psi, base in ((of.cpu.psi, 1000), (of.memory.psi, 2000), (of.io.psi, 3000)):
+            for found, first in ((psi.Some, base), (psi.Full, base + 100)):
+                assert (found.Total, found.Avg10, found.Avg60, found.Avg300) == (first, first + 1, first + 2, first + 3)
