@@ -15,7 +15,7 @@ from shim.cdi.names import wanted_devices
 from shim.config import HandlerConfig
 from shim.container.alone import cgroup_alone
 from shim.container.apparmor import load_profile
-from shim.container.restore import restored_from
+from shim.container.restore import restore_options, restored_from
 from shim.container.spec import look
 from shim.container.spec.build import build
 from shim.container.spec.image_mounts import FAILED, placed
@@ -222,6 +222,7 @@ def spec_settings(node: Node, pod: Pod) -> SpecSettings:
 def create_request(node: Node, container: Container, rootfs: RootfsSpec, config_json: bytes = b"") -> ContainerCreate:
     """Give the order to the monitor; it can take the short way when it is told what it may expect in config.json."""
     config = container.config
+    checkpoint = restored_from(node.container_dir(container.id))
     return ContainerCreate(
         container_id=container.id,
         bundle=node.container_dir(container.id),
@@ -235,8 +236,8 @@ def create_request(node: Node, container: Container, rootfs: RootfsSpec, config_
         log_path=container.meta.log_path,
         log_directory=log_directory(node.pods.get(container.pod_id).config),
         alone=cgroup_alone(config_json),
-        checkpoint=restored_from(node.container_dir(container.id)),
-        options=dict.fromkeys(("tcp_close", "file_locks", "ext_unix_sk"), True),
+        checkpoint=checkpoint,
+        options=restore_options(checkpoint) if checkpoint else {},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,11 +10,13 @@ import secrets
 import shutil
 import time
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from shim.container.checkpoint_names import CONFIG, SPEC, STATUS, TIMES
 from shim.container.spec.paths import log_directory
 from shim.container.status import image_of
 from shim.errors import FailedPrecondition, InvalidArgument, WherryError
+from shim.monitor.checkpoint import DEFAULTS
 from shim.monitor.protocol import CheckpointRequest
 from shim.pod.rollback import settled
 from shim.rpc.encode import container_status
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
 LOG = "dump.log"
 SECONDS = 100.0
 """Time each step has when the caller names none; kubelet gives up after 120 s."""
-DEFAULTS: dict[str, bool] = {"tcp_close": True, "file_locks": True, "ext_unix_sk": True}
-"""A restored container has another address and other neighbours: what connected it to them is given up."""
+_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+"""One checkpoint in a pod at a time: the end of one would let containers run on that another holds still."""
 
 
 async def checkpoint_container(node: Node, container_id: str, location: str, wanted_seconds: int) -> None:
@@ -83,8 +86,11 @@ async def save_containers(
         shared_memory=shared_memory,
         timeout_s=seconds,
     )
+    pod_id = containers[0].pod_id
+    lock = _locks.setdefault(pod_id, asyncio.Lock())
     try:
-        await node.monitors.get(containers[0].pod_id).checkpoint(request)
+        async with lock:
+            await node.monitors.get(pod_id).checkpoint(request)
     except WherryError as error:
         raise _with_log_kept(node, folders, error) from error
 

@@ -31,7 +31,7 @@ from shim.store.containers import Container, ContainerMeta, ContainerStatus, Sta
 if TYPE_CHECKING:
     from shim.config import HandlerConfig
     from shim.container.bundle import Bundle
-    from shim.container.restore import CheckpointSource
+    from shim.container.restore import CheckpointSource, Given
     from shim.gen.runtime.v1.api_pb2 import ContainerConfig
     from shim.image.record import ImageRecord
     from shim.monitor.protocol import ContainerCreate
@@ -53,12 +53,12 @@ class Order:
     checkpoint: CheckpointSource | None = None
 
 
-async def create_container(node: Node, pod_id: str, config: ContainerConfig, checkpoint: str = "") -> str:
+async def create_container(node: Node, pod_id: str, config: ContainerConfig, checkpoint: Given | None = None) -> str:
     """Create a container in a pod and give its id; a repetition of a running or finished call gives the same container.
 
     Raises NotFound for an unknown pod or image, FailedPrecondition in a stopped pod, InvalidArgument naming the field,
     AlreadyExists when the name is taken by a different container. Undone completely when it fails or its callers go away.
-    With `checkpoint`, a tar or a folder, or where the image is one, the container's start restores what was saved.
+    With `checkpoint`, or where the image is one, the container's start restores what was saved.
     """
     pod = node.pods.get(pod_id)
     order = await _check(node, pod, config, checkpoint)
@@ -66,7 +66,7 @@ async def create_container(node: Node, pod_id: str, config: ContainerConfig, che
     return await node.flights.join(("create", order.name), lambda: _create_or_find(node, order), token=token)
 
 
-async def _check(node: Node, pod: Pod, config: ContainerConfig, checkpoint: str) -> Order:
+async def _check(node: Node, pod: Pod, config: ContainerConfig, checkpoint: Given | None) -> Order:
     if not pod.ready:
         raise FailedPrecondition(f"pod {pod.id} is not running; run a new one")
     validate_container(config, pod.config)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from shim.container.checkpoint_names import CONFIG, INVENTORY
+from shim.container.checkpoint_names import CONFIG, INVENTORY, OPTIONS
 from shim.errors import InvalidArgument, NotFound
-from shim.monitor.checkpoint import ROOTFS_DIFF
+from shim.monitor.checkpoint import DEFAULTS, ROOTFS_DIFF
+from shim.monitor.files import read_json, write_json
 
 if TYPE_CHECKING:
     from shim.gen.runtime.v1.api_pb2 import ContainerConfig
@@ -22,21 +24,30 @@ SECONDS = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A checkpoint that somebody names beside the container's configuration: a tar or a folder, and criu's options."""
+
+    path: str
+    options: dict[str, bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSource:
-    """A checkpoint: a tar or a folder, and the image its container had."""
+    """A checkpoint: a tar or a folder, the image its container had, and criu's options for its restore."""
 
     path: str
     image: ImageRecord
+    options: dict[str, bool]
 
 
-async def find_checkpoint(node: Node, config: ContainerConfig, given: str = "") -> CheckpointSource | None:
+async def find_checkpoint(node: Node, config: ContainerConfig, given: Given | None = None) -> CheckpointSource | None:
     """Give the checkpoint a container is to be made from, None for a container that is to be started afresh.
 
     It is one when `given`, when the image's name is an absolute path, or when the image holds nothing but a checkpoint. The
     image it had is the configured one, or else the one it names, pulled when absent. Raises NotFound, FailedPrecondition.
     """
     name = config.image.image
-    path = given or (name if name.startswith("/") else "")
+    path = given.path if given is not None else (name if name.startswith("/") else "")
     if not path:
         record = node.images.resolve(name)
         path = checkpoint_layer(record, node.images.layer_paths(record.id))
@@ -46,7 +57,7 @@ async def find_checkpoint(node: Node, config: ContainerConfig, given: str = "") 
     params = {"action": "look", "source": os.path.realpath(path)}  # noqa: ASYNC240 - the job looks again
     found = await node.in_job("checkpoint", params, SECONDS, f"reading checkpoint {path}")
     image = await _base_image(node, found["config"], "" if name.startswith("/") else name)
-    return CheckpointSource(path=params["source"], image=image)
+    return CheckpointSource(path=params["source"], image=image, options=DEFAULTS if given is None else given.options)
 
 
 def checkpoint_layer(record: ImageRecord, layers: tuple[str, ...]) -> str:
@@ -77,6 +88,7 @@ async def place_checkpoint(node: Node, container_id: str, upper: str | None, sou
     folder = f"{node.container_dir(container_id)}/{FOLDER}"
     params: dict[str, Any] = {"action": "import", "source": source.path, "folder": folder}
     found = await node.in_job("checkpoint", params, SECONDS, f"reading checkpoint {source.path}")
+    await node.in_thread(partial(write_json, f"{folder}/{OPTIONS}", source.options), SECONDS, f"writing {folder}/{OPTIONS}")
     if found["diff"] and upper:
         await unpack_files(node, folder, upper)
 
@@ -101,3 +113,8 @@ def restored_from(directory: str) -> str:
     """Give the folder of the checkpoint that the container in this directory is to be restored from, "" for none."""
     folder = f"{directory}/{FOLDER}"
     return folder if os.path.isdir(folder) else ""
+
+
+def restore_options(folder: str) -> dict[str, bool]:
+    """Give criu's options for a restore from this folder; the usual ones where an older wherryd has noted none."""
+    return read_json(f"{folder}/{OPTIONS}") or DEFAULTS

@@ -24,6 +24,8 @@ DELETED = "deleted.files"
 SHARED_MEMORY = "devshm-checkpoint.tar"
 SECONDS = 300.0
 """Time one container may take to be written, and its changed files."""
+DEFAULTS: dict[str, bool] = {"tcp_close": True, "file_locks": True, "ext_unix_sk": True}
+"""A restored container has another address and other neighbours: what connected it to them is given up."""
 OPTIONS = ("tcp_established", "tcp_close", "file_locks", "ext_unix_sk", "shell_job")
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.json_format import MessageToJson
 
-from shim.container.checkpoint import DEFAULTS, save_containers
+from shim.container.checkpoint import save_containers
 from shim.container.checkpoint_names import POD_CONFIG, POD_OPTIONS
 from shim.errors import FailedPrecondition, InvalidArgument
-from shim.monitor.checkpoint import OPTIONS, SHARED_MEMORY
+from shim.monitor.checkpoint import DEFAULTS, OPTIONS, SHARED_MEMORY
 from shim.pod.rollback import Rollback, settled
 from shim.store.containers import State
 

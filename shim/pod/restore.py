@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from shim.container.checkpoint_names import POD_OPTIONS
 from shim.container.create import create_container
 from shim.container.remove import remove_container
-from shim.container.restore import unpack_files
+from shim.container.restore import Given, unpack_files
 from shim.errors import FailedPrecondition, InvalidArgument, NotFound
 from shim.monitor.checkpoint import SHARED_MEMORY
 from shim.pod.checkpoint import SECONDS, VERSION, criu_choice
@@ -43,7 +43,7 @@ async def restore_pod(node: Node, request: RestorePodRequest) -> RestoredPod:
     named. Raises NotFound, FailedPrecondition for what is no checkpoint, InvalidArgument, and what running a pod raises.
     """
     path = request.checkpoint_path
-    criu_choice(request.options)
+    options = criu_choice(request.options)
     folders = await node.in_thread(lambda: checkpoint_folders(path), SECONDS, f"reading checkpoint {path}")
     configs = match_configs(path, folders, list(request.container_configs))
     async with Rollback() as rollback:
@@ -55,7 +55,7 @@ async def restore_pod(node: Node, request: RestorePodRequest) -> RestoredPod:
             await unpack_files(node, path, shm, SHARED_MEMORY)
         restored: dict[str, str] = {}
         for name, config in configs.items():
-            restored[name] = await create_container(node, pod_id, config, folders[name])
+            restored[name] = await create_container(node, pod_id, config, Given(path=folders[name], options=options))
             rollback.undo("container", remove_container, node, restored[name])
         rollback.pop_all()
     return RestoredPod(pod_id=pod_id, containers=restored)
