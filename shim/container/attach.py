@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from shim.pod.node import Node
     from shim.store.containers import Container
 
-QUIET_SECONDS = 1.0
-"""After the client's input has ended, and the container's has not: how long its answer is awaited, each time."""
-
 
 async def attach_url(node: Node, request: api_pb2.AttachRequest) -> str:
     """Give the URL at which a client can attach, once; raise NotFound, FailedPrecondition, InvalidArgument."""
