@@ -164,6 +164,40 @@ def test_a_pod_is_saved_at_one_moment_and_restored(wherryd: Wherryd, pods: PodMa
         assert scene.execute(container, "cat /root/made /dev/shm/here") == "0 kept\nx\n"
 
 
+TALK = """
+printf '#!/bin/sh\\nexec cat >/root/heard\\n' >/hear; chmod +x /hear; nc -ll -p 99 -e /hear & sleep 1
+(while :; do echo x; sleep 0.1; done) | nc 127.0.0.1 99 & while :; do sleep 1; done
+"""
+
+
+def test_connections_come_back_if_asked_for(wherryd: Wherryd, pods: PodMaker, short_dir: Path) -> None:
+    cri, config = wherryd.cri, pods.pod()
+    pod = cri.run_pod(config)
+    container = cri.create(pod, pods.container(BUSYBOX, ["sh", "-c", TALK]), config)
+    cri.start(container)
+
+    def heard(one: str) -> int:
+        return len(cri.execute(one, "cat", "/root/heard").stdout)
+
+    wait_for(lambda: heard(container) > 10, "something to be said")
+    asked, path = {"tcp-established": "true"}, str(short_dir / "pod")
+    cri.runtime.CheckpointPod(api_pb2.CheckpointPodRequest(pod_sandbox_id=pod, output_path=path, options=asked), timeout=90)
+    cri.remove_pod(pod)
+    for options in (asked, {}):
+        request = api_pb2.RestorePodRequest(
+            checkpoint_path=path, config=pods.pod(), container_configs=[pods.container(BUSYBOX)], options=options
+        )
+        restored = cri.runtime.RestorePod(request, timeout=90)
+        container = restored.restored_containers[0].container_id
+        cri.start(container)
+        before = heard(container)
+        if options:
+            wait_for(lambda one=container, least=before: heard(one) > least + 4, "more to be said")  # type: ignore[misc]  # no default in a lambda
+        table = cri.execute(container, "cat", "/proc/net/tcp").stdout.decode()
+        assert (" 01 " in table) is bool(options)
+        cri.remove_pod(restored.pod_sandbox_id)
+
+
 def test_what_cannot_be_saved_leaves_all_running_and_nothing_behind(wherryd: Wherryd, pods: PodMaker, short_dir: Path) -> None:
     """A large deleted file that is still open makes the second dump fail, when the first is written already."""
     scene = Scene(wherryd, pods, "one")

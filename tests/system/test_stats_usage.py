@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 MEBI = 1 << 20
+PRESSURE = any(os.path.exists(f"/sys/fs/cgroup/{folder}cpu.pressure") for folder in ("", "unified/"))
+"""Whether the kernel tells of pressure in control groups."""
 BUDGET_MS = 10.0
 """ListContainerStats with 50 pods: a third of what the quickest peer needs."""
 
@@ -64,6 +66,8 @@ def test_a_busy_container_is_seen(wherryd: Wherryd, pods: PodMaker) -> None:
     assert memory.available_bytes.value == 64 * MEBI - memory.working_set_bytes.value
     assert memory.rss_bytes.value > 0
     assert memory.page_faults.value > 0
+    assert {part.HasField("psi") for part in (stats.cpu, memory, stats.io)} == {PRESSURE}
+    assert stats.swap.HasField("swap_usage_bytes")
     for at in (stats.cpu.timestamp, memory.timestamp, stats.swap.timestamp, stats.writable_layer.timestamp):
         assert abs(at - time.time_ns()) < 60 * 10**9
 
