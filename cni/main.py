@@ -16,7 +16,23 @@ _USAGE = "usage: wherry-cni PLUGIN | wherry-cni install DIRECTORY"
 
 
 def main() -> int:
-    """Run the plugin that argv names and give its exit status; called without CNI_COMMAND, say what this is."""
+    """Run what argv names and give its exit status; what cannot be said to the caller is a line on standard error."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):  # closed by the caller: no plugin can be asked, or answer
+        if sys.stderr is not None:
+            sys.stderr.write("wherry-cni: standard input, output and error must be open\n")
+        return 1
+    try:
+        code = _main()
+        sys.stdout.flush()
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"wherry-cni: {what}{(error.strerror or str(error)).lower()}\n")
+        sys.stdout = None  # nobody is to try again
+        return 1
+    return code
+
+
+def _main() -> int:
     name = os.path.basename(sys.argv[0])
     arguments = sys.argv[1:]
     if plugins.find(name) is None:

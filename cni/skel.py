@@ -129,14 +129,13 @@ def main(plugin: Plugin, environ: Mapping[str, str], stdin: IO[bytes], stdout: I
         version = str(config.get("cniVersion") or versions.UNSTATED)
         invocation = _invocation(plugin.name, environ, config)
         answer = call(plugin, invocation, runner)
-    except CniFault as fault:
-        json.dump(fault.to_json(version), stdout)
-        stdout.write("\n")
-        return 1
+        code = 0
+    except Exception as error:  # noqa: BLE001 - a caller that gets no error object can tell its user nothing
+        answer, code = _fault(plugin, error).to_json(version), 1
     if answer is not None:
         json.dump(answer, stdout)
         stdout.write("\n")
-    return 0
+    return code
 
 
 def check_identifiers(container_id: str, ifname: str) -> None:
@@ -238,6 +237,17 @@ def _read_config(stdin: IO[bytes]) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CniFault("configuration is not a json object", code=Code.DECODING_FAILURE)
     return config
+
+
+def _fault(plugin: Plugin, error: Exception) -> CniFault:
+    """Give what is told of a failure; of a defect, the line it showed in."""
+    if isinstance(error, CniFault):
+        return error
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return CniFault(f"a defect of the plugin {plugin.name}: {type(error).__name__}: {error}", details=where)
 
 
 def _describe(error: OSError) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 _LONGEST = 8192
-"""Characters of a text that crosses: twice PATH_MAX. A document may name a path of megabytes, which no datagram holds."""
+"""Characters of a message, twice PATH_MAX. A document may name a path of megabytes, which no datagram and no line holds."""
 
 
 class RuntimeFault(Exception):  # noqa: N818 - the tree is named after faults, as the protocol's messages are
@@ -64,9 +64,9 @@ class RuntimeFault(Exception):  # noqa: N818 - the tree is named after faults, a
 
     def to_value(self) -> dict[str, Any]:
         """Give the fault as plain values, for a pipe or a socket; what is too long for one is cut."""
-        value: dict[str, Any] = {"kind": self.kind, "message": _cut(self.message), "step": _cut(self.step)}
+        value: dict[str, Any] = {"kind": self.kind, "message": cut(self.message), "step": cut(self.step)}
         value["errno"] = self.errno
-        value["path"] = None if self.path is None else _cut(self.path)
+        value["path"] = None if self.path is None else cut(self.path)
         return value
 
 
@@ -101,7 +101,7 @@ class SpecFault(RuntimeFault):
 
     def to_value(self) -> dict[str, Any]:
         """Give the fault as plain values, the pointer with them."""
-        return super().to_value() | {"pointer": _cut(self.pointer), "document": self.document}
+        return super().to_value() | {"pointer": cut(self.pointer), "document": self.document}
 
 
 class NotFoundFault(RuntimeFault):
@@ -179,7 +179,8 @@ _KINDS: dict[str, type[RuntimeFault]] = {
 }
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """Shorten a text that is too long to be read, and say so."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runtime.apply.faults import Step
 from runtime.errors import RuntimeFault
 from runtime.kernel import limits
-from runtime.plan.process import numbers
+from runtime.spec.numbers import bits
 from runtime.spec.words import MEMORY_POLICIES, MEMORY_POLICY_FLAGS
 
 TYPE_CHECKING = False
@@ -37,7 +37,7 @@ def set_memory_policy(policy: MemoryPolicy) -> None:
     """Apply linux.memoryPolicy to this process."""
     mode = MEMORY_POLICIES[policy.mode] | sum(MEMORY_POLICY_FLAGS[flag] for flag in policy.flags)
     with Step(f"set the memory policy {policy.mode}"):
-        limits.set_mempolicy(mode, numbers(policy.nodes) if policy.nodes.strip() else set())
+        limits.set_mempolicy(mode, bits(policy.nodes))
 
 
 def set_personality(personality: Personality) -> None:

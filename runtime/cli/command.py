@@ -6,6 +6,7 @@ Only what the command in use needs is imported, because starting is half of what
 from __future__ import annotations
 
 import os
+import sys
 
 from runtime.cli.options import declare, parse
 from runtime.cli.report import Report
@@ -23,24 +24,51 @@ FAILURE = 1
 UNKNOWN_COMMAND = 3
 EXEC_FAILURE = 255
 """Exit codes of runc."""
+_TOLD = frozenset(("create", "exec", "run"))
+"""Commands whose faults begin with their name, as with runc."""
 
 
 def command_line(words: Sequence[str]) -> int:
-    """Run `wherry-oci` with these words; give the exit code. Never raises, but for an interrupt by the user."""
+    """Run `wherry-oci` with these words; give the exit code. Never raises: a defect of ours is a line too."""
     report = Report()
     try:
         outer = parse(declare(GLOBAL_OPTIONS), words, interleaved=False)
         report = Report(outer)
         report.begin()
         report.debug(f"wherry-oci {' '.join(words)}")
-        return _command(outer, report)
-    except RuntimeFault as fault:
-        report.fault(str(fault))
+        code = _command(outer, report)
+        _write_out()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last one who can say in a line what happened
+        report.fault(_said(error, report))
+        return FAILURE
+    return code
+
+
+def _write_out() -> None:
+    """Write what was printed, and only then be done; raise RuntimeFault where nobody can have it."""
+    try:
+        sys.stdout.flush()
     except OSError as error:
-        report.fault(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except RecursionError:
-        report.fault("the input is nested too deeply")
-    return FAILURE
+        raise RuntimeFault.from_os(error, "write /dev/stdout") from error
+
+
+def _said(error: BaseException, report: Report) -> str:
+    """Give the line for any failure; the trace of a defect is for --debug only."""
+    if isinstance(error, RuntimeFault):
+        return "; ".join([str(error), *getattr(error, "__notes__", ())])  # what could not be undone
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if isinstance(error, RecursionError):
+        return "the input is nested too deeply"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if report.debugging:
+        import traceback
+
+        report.debug("".join(traceback.format_exception(error)))
+    return f"a defect of wherry-oci, please report what --debug shows: {type(error).__name__}: {error}"
 
 
 def _command(outer: Values, report: Report) -> int:
@@ -110,16 +138,15 @@ def _run(name: str, context: Context) -> int:
     handler = getattr(__import__(f"runtime.cli.{module}", fromlist=[function]), function)
     try:
         return int(handler(context))
-    except RuntimeFault as fault:
-        if name == "exec":
-            context.report.fault(f"exec failed: {_story(fault)}")
-            return EXEC_FAILURE
-        if name in ("run", "create"):
-            context.report.fault(f"wherry-oci {name} failed: {_story(fault)}")
-            return FAILURE
-        raise
+    except Exception as error:
+        if name not in _TOLD:
+            raise
+        return _failed(name, error, context.report)
 
 
-def _story(fault: RuntimeFault) -> str:
-    """Put runc's words before a program that could not be executed: callers look for them."""
-    return f"unable to start container process: {fault}" if fault.kind == "start" else str(fault)
+def _failed(name: str, error: Exception, report: Report) -> int:
+    said = _said(error, report)
+    if isinstance(error, RuntimeFault) and error.kind == "start":  # runc's words: callers look for them
+        said = f"unable to start container process: {said}"
+    report.fault(f"exec failed: {said}" if name == "exec" else f"wherry-oci {name} failed: {said}")
+    return EXEC_FAILURE if name == "exec" else FAILURE

@@ -11,14 +11,16 @@ from runtime.record import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from runtime.cli.context import Context
-    from runtime.cli.foreground import Watch
     from runtime.cli.notify import NotifySocket
     from runtime.cli.terminal import Terminal
     from runtime.request import CreateRequest
     from runtime.spec.model import Process, Spec
     from runtime.state import ContainerState
+
+    T = TypeVar("T")
 
 _LISTEN_FIRST = 3
 """The first descriptor of socket activation (sd_listen_fds(3))."""
@@ -56,7 +58,7 @@ def create(context: Context) -> int:
     finally:
         if console is not None:
             os.close(console)
-    _send_pidfd(context, state.pid)
+    _or_delete(context, lambda: _send_pidfd(context, state.pid))
     return 0
 
 
@@ -71,13 +73,17 @@ def run(context: Context) -> int:
     finally:
         if console is not None:
             os.close(console)
-    _send_pidfd(context, state.pid)
-    notify = _notify_socket(context, state.pid)
-    _start_or_delete(context)
-    if notify is not None:
-        notify.wait(state.pid)
-        notify.close()
+    _or_delete(context, lambda: _run_detached(context, state.pid))
     return 0
+
+
+def _run_detached(context: Context, pid: int) -> None:
+    _send_pidfd(context, pid)
+    notify = _notify_socket(context, pid)
+    api.start(context.root, context.container_id)
+    if notify is not None:
+        notify.wait(pid)
+        notify.close()
 
 
 def _notify_socket(context: Context, main_pid: int) -> NotifySocket | None:
@@ -95,21 +101,21 @@ def _run_attended(context: Context) -> int:
     foreground.adopt()
     terminal, pid = make_attended(context, request, api.create)
     try:
-        if context.values.flag("no-subreaper"):
-            foreground.stop_adopting()
-        watch = foreground.Watch()
-        _send_pidfd(context, pid)
-        return _attend(context, pid, watch, terminal)
+        return _or_delete(context, lambda: _attend(context, pid, terminal))
     finally:
         if terminal is not None:
             terminal.close()
 
 
-def _attend(context: Context, pid: int, watch: Watch, terminal: Terminal | None) -> int:
+def _attend(context: Context, pid: int, terminal: Terminal | None) -> int:
     from runtime.cli import foreground
 
+    if context.values.flag("no-subreaper"):
+        foreground.stop_adopting()
+    watch = foreground.Watch()
+    _send_pidfd(context, pid)
     notify = _notify_socket(context, os.getpid())
-    _start_or_delete(context)
+    api.start(context.root, context.container_id)
     code = foreground.attend(pid, watch, terminal, foreground.forward_to(pid), notify)
     if notify is not None:
         notify.close()
@@ -140,11 +146,11 @@ def make_attended(
         os.close(theirs)
 
 
-def _start_or_delete(context: Context) -> None:
-    """Start the container just created; when that fails it is gone again."""
+def _or_delete(context: Context, work: Callable[[], T]) -> T:
+    """Do what comes after the creation; when that fails, whatever the reason, the container is gone again."""
     try:
-        api.start(context.root, context.container_id)
-    except RuntimeFault:
+        return work()
+    except BaseException:
         api.delete(context.root, context.container_id, force=True)
         raise
 

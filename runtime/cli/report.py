@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from runtime.errors import UsageFault
+from runtime.errors import UsageFault, cut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Report:
         """Record an error, in one line."""
         self._record("error", message)
         if self._path:
-            _to_stderr(" ".join(message.splitlines()))
+            _to_stderr(" ".join(cut(message).splitlines()))
 
     def caution(self, message: str) -> None:
         """Record a warning, in one line."""
@@ -51,7 +51,7 @@ class Report:
             self._record("debug", message)
 
     def _record(self, level: str, message: str) -> None:
-        message = " ".join(message.splitlines())
+        message = " ".join(cut(message).splitlines())
         if not self._path:
             _to_stderr(_terminal_form(level, message) if self._on_terminal() else self._form(level, message))
             return
@@ -96,8 +96,8 @@ def _terminal_form(level: str, message: str) -> str:
 
 
 def _to_stderr(line: str) -> None:
-    try:
-        sys.stdout.flush()
-        os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))
-    except OSError:
-        return  # nobody is there to read it
+    for write in (sys.stdout.flush, lambda: os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))):
+        try:
+            write()
+        except OSError:
+            continue  # nobody is there to read it

@@ -33,9 +33,8 @@ _sched_setattr = system_call("sched_setattr", "lpl")
 _set_mempolicy = system_call("set_mempolicy", "lpl")
 
 
-def set_mempolicy(mode: int, nodes: set[int]) -> None:
-    """Set the memory policy of this process: `mode` with its flags, and the memory nodes it is about."""
-    mask = sum(1 << node for node in nodes)
+def set_mempolicy(mode: int, mask: int) -> None:
+    """Set the memory policy of this process: `mode` with its flags, and the memory nodes it is about, bit n for node n."""
     size = (mask.bit_length() + 63) // 64
     memory = u64(*(mask >> 64 * word & 0xFFFFFFFFFFFFFFFF for word in range(size))) if size else None
     _set_mempolicy(mode, memory, size * 64 + 1 if size else 0)

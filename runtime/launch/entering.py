@@ -119,7 +119,7 @@ def leave_affinity() -> None:
 
 def run_on(cpus: str) -> None:
     """Run on these CPUs only, a list such as 0-3,7."""
-    from runtime.plan.process import numbers
+    from runtime.spec.numbers import numbers
 
     with Step(f"set the CPU affinity {cpus}"):
         os.sched_setaffinity(0, numbers(cpus))

@@ -87,15 +87,6 @@ def _cautions(process: Process) -> tuple[str, ...]:
     )
 
 
-def numbers(text: str) -> set[int]:
-    """Give the numbers of a valid list such as "0-3,7" (cpuset(7), "List format")."""
-    found: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found
-
-
 def _rlimit(limit: Rlimit, pointer: str) -> tuple[int, int, int]:
     number = RLIMITS.get(limit.type)
     if number is None:

@@ -30,7 +30,6 @@ _MEMORY = {
     "memory.swap.max": "MemorySwapMax",
 }  # fmt: skip
 _MASKS = {"cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}
-_MOST_BITS = 1 << 16
 _STEP = "plan the unit"
 
 
@@ -91,18 +90,15 @@ def _bandwidth(quota: int, period: int) -> Iterator[Property]:
 
 def mask(text: str) -> bytes:
     """Give the bits of a list such as 0-3,7, lowest byte first; raise CgroupFault for anything else."""
-    bits = 0
-    for part in text.replace(" ", "").split(","):
-        if not part:
-            continue
-        first, dash, last = part.partition("-")
-        last = last if dash else first
-        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) < _MOST_BITS):
-            raise CgroupFault(f'"{text}" is no list of numbers such as 0-3,7', step=_STEP)
-        bits |= (1 << int(last) + 1) - (1 << int(first))
-    if not bits:
+    from runtime.spec.numbers import WANTED, bits, is_number_list
+
+    numbers = ",".join(part for part in text.replace(" ", "").split(",") if part)
+    if not is_number_list(numbers):
+        raise CgroupFault(f'"{text}" is not {WANTED}', step=_STEP)
+    found = bits(numbers)
+    if not found:
         raise CgroupFault(f'"{text}" names no number', step=_STEP)
-    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+    return found.to_bytes((found.bit_length() + 7) // 8, "little")
 
 
 def _memory(resources: Resources, *, v2: bool) -> Iterator[Property]:

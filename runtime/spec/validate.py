@@ -117,7 +117,7 @@ def validate_process(process: Process, pointer: str = "/process") -> None:
     if process.exec_cpu_affinity is not None:
         for name in ("initial", "final"):
             cpus = getattr(process.exec_cpu_affinity, name)
-            _require(is_number_list(cpus), f"{pointer}/execCPUAffinity/{name}", f'"{cpus}" is not a list such as 0-3,7')
+            _number_list(cpus, f"{pointer}/execCPUAffinity/{name}")
 
 
 def _rlimits(process: Process, pointer: str) -> None:
@@ -164,21 +164,11 @@ def _deadline(scheduler: Scheduler, where: str) -> None:
     _require(not period or deadline <= period, f"{where}/deadline", f"{said} deadline {deadline} must be <= period {period}")
 
 
-def is_number_list(text: str) -> bool:
-    """Say whether `text` is a list of CPUs or memory nodes as cpuset(7) spells them; empty is one."""
-    for part in text.split(",") if text.strip() else ():
-        first, dash, last = part.strip().partition("-")
-        if not (first.isascii() and first.isdigit() and (not dash or (last.isascii() and last.isdigit()))):
-            return False
-        if len(first) > 6 or len(last) > 6 or (dash and int(first) > int(last)):
-            return False
-    return True
+def _number_list(text: str, where: str, bad: str = "") -> None:
+    if text:
+        from runtime.spec.numbers import WANTED, is_number_list
 
-
-def count(numbers: str) -> int:
-    """Give how many numbers are in a valid list."""
-    ranges = (part.strip().partition("-") for part in numbers.split(",") if numbers.strip())
-    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
+        _require(is_number_list(text), where, f'{bad}"{text}" is not {WANTED}')
 
 
 def _namespaces(namespaces: tuple[Namespace, ...]) -> dict[str, Namespace]:
@@ -294,9 +284,11 @@ def _memory_policy(policy: MemoryPolicy) -> None:
         known = ", ".join(MEMORY_POLICY_FLAGS)
         _require(flag in MEMORY_POLICY_FLAGS, f"{where}/flags/{index}", f'{bad} flag "{flag}": it is one of {known}')
     nodes = policy.nodes
-    _require(is_number_list(nodes), f"{where}/nodes", f'{bad} nodes "{nodes}": they are a list such as 0-3,7')
-    none = policy.mode in ("MPOL_DEFAULT", "MPOL_LOCAL")
-    _require(not (none and nodes.strip()), f"{where}/nodes", f"{bad}: mode requires 0 nodes but got {count(nodes)}")
+    _number_list(nodes, f"{where}/nodes", f"{bad} nodes: ")
+    if nodes.strip() and policy.mode in ("MPOL_DEFAULT", "MPOL_LOCAL"):
+        from runtime.spec.numbers import bits
+
+        raise SpecFault(f"{bad}: mode requires 0 nodes but got {bits(nodes).bit_count()}", pointer=f"{where}/nodes")
 
 
 def _seccomp(seccomp: Seccomp) -> None:

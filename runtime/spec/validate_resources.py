@@ -51,12 +51,12 @@ def _memory(memory: Memory, where: str, *, alone: bool) -> None:
 
 
 def _cpu(cpu: Cpu, where: str) -> None:
-    from runtime.spec.validate import is_number_list
-
     for name in ("cpus", "mems"):
-        value = getattr(cpu, name)
-        if not is_number_list(value):
-            raise SpecFault(f'"{value}" is not a list such as 0-3,7', pointer=f"{where}/{name}")
+        if value := getattr(cpu, name):
+            from runtime.spec.numbers import WANTED, is_number_list
+
+            if not is_number_list(value):
+                raise SpecFault(f'"{value}" is not {WANTED}', pointer=f"{where}/{name}")
     if cpu.idle is not None and cpu.idle not in (0, 1):
         raise SpecFault(f"{cpu.idle} is not 0 or 1", pointer=f"{where}/idle")
     if cpu.burst is not None and cpu.quota is not None and 0 < cpu.quota < cpu.burst:

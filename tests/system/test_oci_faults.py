@@ -44,7 +44,7 @@ real = getattr(creator, name)
 def end():
     if how == "kill":
         os.kill(os.getpid(), 9)
-    raise RuntimeFault("as the test wants it", step=name)
+    raise (RuntimeFault if when == "before" else LookupError)("as the test wants it")
 
 def replaced(*arguments, **keywords):
     if when == "before":
@@ -57,7 +57,7 @@ def replaced(*arguments, **keywords):
 setattr(creator, name, replaced)
 try:
     api.create(api.CreateRequest(container_id=container, state_root=root, bundle=bundle, pid_file=bundle + "/pid"))
-except RuntimeFault as fault:
+except (RuntimeFault, LookupError) as fault:
     print(fault, *getattr(fault, "__notes__", ()))
     sys.exit(9)
 """

@@ -6,7 +6,7 @@ import os
 
 from runtime.apply.cgroup import files
 from runtime.plan.cgroup import UNIFIED
-from runtime.plan.process import numbers
+from runtime.spec.numbers import numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -66,3 +66,20 @@ def test_plugins_import_no_netlink_library() -> None:
     """It costs a tenth of a second and twenty megabytes, in every process forked from the one that imported it."""
     script = "import sys; from cni import client, plugins; plugins.preload(); sys.exit('pyroute2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_a_folder_that_cannot_be(installed: Path) -> None:
+    answer = _run(str(PROGRAM), "install", "/proc/none")
+    assert (answer.returncode, answer.stderr) == (1, "wherry-cni: /proc/none: no such file or directory\n")
+    assert installed.exists()
+
+
+@pytest.mark.parametrize(
+    ("redirection", "said"), [("> /dev/full", "no space left on device"), (">&-", "must be open"), ("<&-", "must be open")]
+)
+def test_an_output_that_is_none(installed: Path, redirection: str, said: str) -> None:
+    """A plugin whose caller cannot be answered says so in one line and fails."""
+    answer = _run("sh", "-c", f"exec {installed}/bridge {redirection}", CNI_COMMAND="VERSION")
+    assert answer.returncode == 1
+    assert said in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1

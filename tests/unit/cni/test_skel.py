@@ -59,6 +59,17 @@ def test_previous_result_is_read() -> None:
     assert (status, answer["code"]) == (1, Code.DECODING_FAILURE)
 
 
+def test_a_defect_is_an_error_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_runner: Any) -> None:
+        raise LookupError("lost")
+
+    monkeypatch.setattr(skel, "_dispatch", lambda _plugin, request: broken(request.runner))
+    status, answer = _main("ADD", {"cniVersion": "1.1.0", "name": "n"})
+    assert (status, answer["code"]) == (1, Code.INTERNAL)
+    assert answer["msg"] == "a defect of the plugin test: LookupError: lost"
+    assert "test_skel.py:" in answer["details"]
+
+
 def test_version() -> None:
     status, answer = _main("VERSION", b"")
     assert status == 0

@@ -75,6 +75,67 @@ def test_exec_failure_is_255(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert "exec failed: " in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["state", "x"], 1, "a defect of wherry-oci, please report what --debug shows: KeyError: 'lost'"),
+        (["create", "x"], 1, "wherry-oci create failed: a defect of wherry-oci, "),
+        (["exec", "x", "ls"], 255, "exec failed: a defect of wherry-oci, "),
+    ],
+)
+def test_a_defect_is_a_line(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    code: int,
+    said: str,
+) -> None:
+    def broken(_context: object) -> int:
+        raise KeyError("lost")
+
+    for module in ("show:state", "lifecycle:create", "execute:execute"):
+        monkeypatch.setattr(f"runtime.cli.{module.replace(':', '.')}", broken)
+    log = tmp_path / "log"
+    assert command_line(["--root", str(tmp_path), "--log", str(log), *words]) == code
+    errors = capfd.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith(said)
+    assert len(log.read_text().splitlines()) == 1
+    assert "Traceback" not in log.read_text()
+    assert command_line(["--root", str(tmp_path), "--log", str(log), "--debug", *words]) == code
+    assert "in broken" in log.read_text()
+    assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+def test_an_interrupt_is_a_line(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_context: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("runtime.cli.show.state", interrupted)
+    assert command_line(["--root", str(tmp_path), "state", "x"]) == 1
+    assert TEXT.match(capfd.readouterr().err.strip())
+
+
+def test_what_could_not_be_undone_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_context: object) -> int:
+        fault = RuntimeFault("it broke")
+        fault.add_note("not undone: the cgroup: busy")
+        raise fault
+
+    monkeypatch.setattr("runtime.cli.lifecycle.create", failing)
+    assert command_line(["--root", str(tmp_path), "create", "x"]) == 1
+    assert "it broke; not undone: the cgroup: busy" in capfd.readouterr().err
+
+
+def test_a_message_of_megabytes_is_cut(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"ociVersion": "1" * (1 << 20), "process": {}, "root": {"path": "x"}}))
+    assert command_line(["--root", str(tmp_path / "r"), "create", "-b", str(tmp_path), "x"]) == 1
+    assert len(capfd.readouterr().err) < 10000
+
+
 def test_list_of_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert command_line(["--root", str(tmp_path), "list", "-f", "json"]) == 0
     assert json.loads(capfd.readouterr().out) is None
