@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from runtime.kernel.heap import trim, use_one_arena
+from runtime.kernel.heap import trim, unmap_code, use_one_arena
 from shim import log as logs
 from shim.container.apparmor import load_at_start
 from shim.container.attach import start_attach
@@ -107,6 +107,7 @@ async def serve(options: Options, spawner_socket: socket.socket, spawner_pid: in
         stack.push_async_callback(node.flights.drain, DRAIN_SECONDS)
         gc.collect()
         trim()
+        unmap_code()
         gc.freeze()
         log.info("serving", address=config.socket_path, pid=os.getpid(), spawner=spawner_pid, pods=len(node.pods))
         notify("READY=1\nSTATUS=serving")

@@ -20,7 +20,7 @@ import os
 import signal
 import sys
 
-from runtime.kernel.heap import trim
+from runtime.kernel.heap import trim, unmap_code
 from runtime.kernel.prctl import set_child_subreaper, set_dumpable
 from shim import process, wire
 from shim.errors import DeadlineExceeded, Internal, InvalidArgument, Unimplemented, WherryError
@@ -262,6 +262,7 @@ def warm(kinds: dict[str, str]) -> None:
             sys.stderr.write(f"wherry-spawner: job {kind} is not warm: {error}\n")
     fill_holes()
     trim()
+    unmap_code()
     gc.freeze()
 
 
