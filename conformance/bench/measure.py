@@ -6,6 +6,7 @@ import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ def pods(results: Results, targets: list[Target], count: int) -> None:
         return {"pod_start": start, "pod_stop": stop}
 
     for target in targets:  # the first pod of a daemon also makes its bridge
-        _quietly(results, "pod_start", target, lambda target=target: target.remove_pod(target.start_pod()))
+        _quietly(results, "pod_start", target, partial(_one_pod, target))
     rounds(results, targets, count, sample, key="pod_start")
 
 
@@ -127,10 +128,14 @@ def _true(target: Target, container: str) -> None:
         raise RuntimeError("true did not end with 0")
 
 
+def _one_pod(target: Target) -> None:
+    target.remove_pod(target.start_pod())
+
+
 def density(results: Results, targets: list[Target], count: int) -> None:
     """Memory without pods and with many, and lists meanwhile."""
     for target in targets:
-        _quietly(results, "memory_idle", target, lambda target=target: _density(results, target, count))
+        _quietly(results, "memory_idle", target, partial(_density, results, target, count))
 
 
 def _density(results: Results, target: Target, count: int) -> None:
@@ -148,12 +153,7 @@ def _density(results: Results, target: Target, count: int) -> None:
         "list_stats": lambda: target.cri.runtime.ListContainerStats(api_pb2.ListContainerStatsRequest(), timeout=30),
     }
     for key, call in calls.items():
-        _quietly(
-            results,
-            key,
-            target,
-            lambda key=key, call=call: results.add(key, target.name, [milliseconds(call) for _ in range(50)]),
-        )
+        _quietly(results, key, target, partial(_calls, results, key, target, call))
     target.remove_pods(made)
 
 

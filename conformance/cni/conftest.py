@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,7 +15,7 @@ from conformance.cni.support.plugins import Plugins, identify
 from conformance.support import verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 SPECIFICATION = "https://github.com/containernetworking/cni/blob/spec-v1.1.0/"
 TABLE = Path(__file__).with_name("deviations.toml")
@@ -57,13 +57,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Judge what is left behind as part of the test."""
     return (yield from verdicts.judge_leaks(pyfuncitem, "node", "DEL (SPEC.md#del)"))
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the rule and the section of the specification under a failure."""
     report = yield
     return verdicts.cite(item, call, report, SPECIFICATION)

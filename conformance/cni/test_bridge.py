@@ -16,7 +16,8 @@ pytestmark = pytest.mark.rule("https://www.cni.dev/plugins/current/main/bridge/"
 
 def sandboxed(result: dict[str, Any]) -> dict[str, Any]:
     """Give the interface of a result that is in the namespace."""
-    (link,) = [link for link in result["interfaces"] if link.get("sandbox")]
+    links: list[dict[str, Any]] = result["interfaces"]
+    (link,) = [link for link in links if link.get("sandbox")]
     return link
 
 

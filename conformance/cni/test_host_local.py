@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -28,7 +28,7 @@ def ask(node: Node, container: str, command: str = "ADD", **ipam: Any) -> Answer
 
 def one(answer: Answer) -> dict[str, Any]:
     """Give the one address of a result."""
-    (ip,) = answer.result()["ips"]
+    (ip,) = cast("list[dict[str, Any]]", answer.result()["ips"])
     return ip
 
 
@@ -64,7 +64,7 @@ def test_start_and_end(node: Node) -> None:
 
 def test_older_form(node: Node) -> None:
     """A subnet may stand in the ipam object itself."""
-    config = {"ranges": [], "subnet": "10.78.0.0/24", "rangeStart": "10.78.0.10", "gateway": "10.78.0.254"}
+    config: dict[str, Any] = {"ranges": [], "subnet": "10.78.0.0/24", "rangeStart": "10.78.0.10", "gateway": "10.78.0.254"}
     ip = one(ask(node, "c", **config))
     assert ip["address"] == "10.78.0.10/24"
     assert ip["gateway"] == "10.78.0.254"

@@ -155,7 +155,11 @@ def test_tuning_link(node: Node) -> None:
 def test_tuning_mac_of_the_runtime(node: Node, way: str) -> None:
     """The hardware address may come with the call."""
     mac = "02:00:00:ab:cd:ef"
-    more = {"runtimeConfig": {"runtimeConfig": {"mac": mac}}, "args.cni.mac": {"args": {"cni": {"mac": mac}}}}.get(way, {})
+    ways: dict[str, dict[str, Any]] = {
+        "runtimeConfig": {"runtimeConfig": {"mac": mac}},
+        "args.cni.mac": {"args": {"cni": {"mac": mac}}},
+    }
+    more = ways.get(way, {})
     place = node.place()
     before = node.add(place, node.on_bridge())
     config = node.config("tuning", prevResult=before) | more

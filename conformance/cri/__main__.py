@@ -76,7 +76,8 @@ def endpoint() -> Iterator[str]:
         registry = Registry(folder / "registry").start()
         stack.callback(registry.stop)
         for name, image in images().items():
-            registry.push(*name.split(":"), image)
+            repository, _, tag = name.rpartition(":")
+            registry.push(repository, tag, image)
         certs = mirrors(folder / "certs.d", registry.host)
         daemon = Wherryd("wcritest", "10.194.0.0/16", extra=f'[image]\nregistry_config_dirs = ["{certs}"]\n')
         stack.callback(_end, daemon)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def _modes(config: Any) -> api_pb2.NamespaceOption:
-    return config.linux.security_context.namespace_options
+    found: api_pb2.NamespaceOption = config.linux.security_context.namespace_options
+    return found
 
 
 def _profile(config: Any, kind: Any, reference: str = "") -> None:

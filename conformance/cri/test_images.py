@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 def _status(subject: Subject, reference: str) -> api_pb2.Image:
     request = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=reference))
-    return subject.images.images.ImageStatus(request, timeout=10).image
+    found: api_pb2.Image = subject.images.images.ImageStatus(request, timeout=10).image
+    return found
 
 
 def _list(subject: Subject, reference: str = "") -> list[api_pb2.Image]:

@@ -36,6 +36,16 @@ def _user(order: Order, user: int, group: int | None = None, *groups: int) -> No
     _security(order).supplemental_groups.extend(groups)
 
 
+def _strict_groups(order: Order, user: int, group: int, *groups: int) -> None:
+    _user(order, user, group, *groups)
+    _security(order).supplemental_groups_policy = api_pb2.Strict
+
+
+def _ambient(order: Order, user: int, capability: str) -> None:
+    _user(order, user)
+    _security(order).capabilities.add_ambient_capabilities.append(capability)
+
+
 def _capabilities(order: Order, add: tuple[str, ...] = (), drop: tuple[str, ...] = ()) -> None:
     _security(order).capabilities.CopyFrom(api_pb2.Capability(add_capabilities=add, drop_capabilities=drop))
 
@@ -63,7 +73,7 @@ PROCESS: dict[str, tuple[Set, str, str]] = {
     "supplemental groups": (lambda o: _user(o, 1234, 4321, 7, 8), "id -G", "4321 7 8"),
     "merged groups": (lambda o: _user(o, 1000, 1001, 7), "id -G | tr ' ' '\\n' | sort -n | tr '\\n' ' '", "7 29 44 1001 "),
     "strict groups": (
-        lambda o: (_user(o, 1000, 1001, 7), setattr(_security(o), "supplemental_groups_policy", api_pb2.Strict)),
+        lambda o: _strict_groups(o, 1000, 1001, 7),
         "id -G",
         "1001 7",
     ),
@@ -74,7 +84,7 @@ PROCESS: dict[str, tuple[Set, str, str]] = {
     "all but those": (lambda o: _capabilities(o, add=("KILL",), drop=("ALL",)), BOUNDING, "0000000000000020"),
     "no effective capability of a user": (lambda o: _user(o, 1), "grep CapEff /proc/self/status | cut -f2", "0000000000000000"),
     "ambient capability of a user": (
-        lambda o: (_user(o, 1000), _security(o).capabilities.add_ambient_capabilities.append("NET_BIND_SERVICE")),
+        lambda o: _ambient(o, 1000, "NET_BIND_SERVICE"),
         "grep -E 'CapAmb|CapEff' /proc/self/status | cut -f2",
         "0000000000000400\n0000000000000400",
     ),

@@ -35,11 +35,17 @@ def busy(busy_pod: Pod) -> str:
 
 
 def _container(subject: Subject, container: str) -> api_pb2.ContainerStats:
-    return subject.cri.runtime.ContainerStats(api_pb2.ContainerStatsRequest(container_id=container), timeout=10).stats
+    found: api_pb2.ContainerStats = subject.cri.runtime.ContainerStats(
+        api_pb2.ContainerStatsRequest(container_id=container), timeout=10
+    ).stats
+    return found
 
 
 def _pod(subject: Subject, pod: str) -> api_pb2.PodSandboxStats:
-    return subject.cri.runtime.PodSandboxStats(api_pb2.PodSandboxStatsRequest(pod_sandbox_id=pod), timeout=10).stats
+    found: api_pb2.PodSandboxStats = subject.cri.runtime.PodSandboxStats(
+        api_pb2.PodSandboxStatsRequest(pod_sandbox_id=pod), timeout=10
+    ).stats
+    return found
 
 
 CONTAINER: dict[str, Callable[[api_pb2.ContainerStats], Any]] = {

@@ -23,7 +23,7 @@ def call(subject: Subject, name: str, request: bytes) -> bytes:
     """Make a call with a request that is encoded already, and give the answer as it came."""
     service = "ImageService" if "Image" in name else "RuntimeService"
     cri = subject.images if "Image" in name else subject.cri
-    method = cri.channel.unary_unary(f"/runtime.v1.{service}/{name}")
+    method = cri.channel.unary_unary(f"/runtime.v1.{service}/{name}", request_serializer=bytes, response_deserializer=bytes)
     return bytes(method(request, timeout=30))
 
 

@@ -166,8 +166,8 @@ def tree(case: Case) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder / "plain"], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", flags, "tmpfs", folder / "strict"], check=True)
     yield folder
-    for inner in ("plain", "strict"):
-        subprocess.run(["umount", "-l", folder / inner], check=False, capture_output=True)
+    for name in ("plain", "strict"):
+        subprocess.run(["umount", "-l", folder / name], check=False, capture_output=True)
 
 
 def bind(case: Case, tree: Path, *options: str) -> dict[str, Mount]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import pytest
 
 from conformance.support import deviations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
     from conformance.support.deviations import Judged
@@ -41,12 +41,12 @@ def expect(items: list[pytest.Item], judged: Judged, table: Path) -> None:
             item.stash[_sometimes] = entry.sometimes
 
 
-def judge_leaks(item: pytest.Function, fixture: str, command: str) -> Iterator[None]:
+def judge_leaks(item: pytest.Function, fixture: str, command: str) -> Generator[None, object, object]:
     """Judge what a test's `fixture` says on close() that `command` left, as part of the test: a leak can be a known deviation.
 
     For a wrapper of pytest_pyfunc_call, by `yield from`.
     """
-    subject: Closing | None = item.funcargs.get(fixture)
+    subject = cast("Closing | None", item.funcargs.get(fixture))
     try:
         answer = yield
     finally:

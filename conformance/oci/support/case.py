@@ -194,14 +194,15 @@ class Case:
 
     def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Run a command in the background; it is ended after the test."""
-        options = {
+        given: dict[str, Any] = {
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
             "cwd": self.bundle,
-        } | options
+            **options,
+        }
         command = [self.runtime.path, *self.runtime.args, "--root", str(self.root), *arguments]
-        process = subprocess.Popen(command, text=True, **options)
+        process: subprocess.Popen[str] = subprocess.Popen(command, text=True, **given)
         wait.ours.add(process.pid)
         self.background.append(process)
         return process

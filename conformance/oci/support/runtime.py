@@ -60,7 +60,7 @@ def _finish(process: subprocess.Popen[str], given: str | None) -> tuple[str, str
             wait.collect()
             if time.monotonic() > end:
                 process.kill()
-                raise AssertionError(f"`{process.args}` took longer than {SECONDS} s") from None
+                raise AssertionError(f"`{process.args!r}` took longer than {SECONDS} s") from None
 
 
 def identify(program: str, args: tuple[str, ...]) -> Runtime:
