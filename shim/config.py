@@ -151,6 +151,18 @@ class CdiConfig:
     spec_dirs: tuple[str, ...] = setting(("/etc/cdi", "/var/run/cdi"), "directories of their files; a later one wins")
 
 
+METRIC_KINDS = ("advtcp", "cpuLoad", "memory_numa", "referenced_memory", "sched", "tcp", "udp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsConfig:
+    """What ListPodSandboxMetrics tells of pods and containers."""
+
+    also: tuple[str, ...] = setting(
+        (), f"kinds that cost more to read, by cAdvisor's names: {', '.join(METRIC_KINDS)}; the usual ones are always given"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
     """Bounds on what a request may ask for."""
@@ -175,6 +187,7 @@ class Config:
     streaming: StreamingConfig = dataclasses.field(default_factory=StreamingConfig)
     nri: NriConfig = dataclasses.field(default_factory=NriConfig)
     cdi: CdiConfig = dataclasses.field(default_factory=CdiConfig)
+    metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
     limits: LimitsConfig = dataclasses.field(default_factory=LimitsConfig)
 
     @property
@@ -271,6 +284,9 @@ def check(config: Config, name: str) -> None:
     for key, path in (("root", config.root), ("state", config.state), ("address", config.socket_path)):
         if not path.startswith("/"):
             raise InvalidArgument(f"{name}: {key} must be an absolute path, not {path!r}")
+    for kind in config.metrics.also:
+        if kind not in METRIC_KINDS:
+            raise InvalidArgument(f"{name}: metrics.also must be of {', '.join(METRIC_KINDS)}, not {kind!r}")
     if config.cni.default_network:
         _check_subnets(config.cni.default_subnets, name)
 

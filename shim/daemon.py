@@ -29,6 +29,7 @@ from shim.container.spec.detect import detect_host
 from shim.errors import FailedPrecondition, InvalidArgument, WherryError
 from shim.options import Options, parse, print_only
 from shim.pod.binaries import ask_binaries
+from shim.pod.features import look_at_layers
 from shim.pod.lost import pod_lost
 from shim.pod.monitors import Monitors
 from shim.pod.network import PodNetwork, parse_cidrs
@@ -96,6 +97,7 @@ async def serve(options: Options, spawner_socket: socket.socket, spawner_pid: in
         await recover(node)
         node.events.recovered()
         await ask_binaries(node)
+        await look_at_layers(node)
         await load_at_start(node)
         stack.push_async_callback(node.nri.close)
         await node.nri.start()

@@ -12,8 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.spec.model import Process
 
-_APPARMOR = ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec")
-_SELINUX = ("/proc/self/attr/exec",)
+_APPARMOR = ("self/attr/apparmor/exec", "self/attr/exec")
+_SELINUX = ("self/attr/exec",)
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 _SIGNS = {"AppArmor": "/sys/module/apparmor/parameters/enabled", "SELinux": "/sys/fs/selinux"}
 """What exists where the kernel has the module."""
@@ -23,21 +24,66 @@ def open_label(process: Process) -> int:
     """Open the kernel's file for the program's label, or give -1 when none is asked for.
 
     It is opened through the host's procfs, before the container's /proc could be something else (CVE-2023-28642), and holds
-    for this process and the program it executes. Raises KernelFault when the kernel has no such security module.
+    for this process alone and the program it executes. Raises KernelFault when the kernel has no such security module.
     """
-    if not (process.apparmor_profile or process.selinux_label):
+    return open_label_in(process, open_proc(process))
+
+
+def open_proc(process: Process) -> int:
+    """Open the host's procfs for a child that will use `open_label_in`, or give -1 when no label is asked for."""
+    module = _module(process)
+    if not module:
         return -1
-    module = "AppArmor" if process.apparmor_profile else "SELinux"
     _require(module)
-    for path in _APPARMOR if process.apparmor_profile else _SELINUX:
+    return os.open("/proc", _DIRECTORY)
+
+
+def new_proc(process: Process) -> int:
+    """Give a procfs of this process's PID namespace that is mounted nowhere, or -1 when no label is asked for.
+
+    For one whom its container may look into: what is in that namespace is all that could be reached by it.
+    """
+    module = _module(process)
+    if not module:
+        return -1
+    from runtime.apply.faults import Step
+    from runtime.kernel.mount import fsmount, fsopen
+
+    _require(module)
+    with Step("mount a procfs to label the program"):
+        context = fsopen("proc")
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        if fstatfs_type(fd) != PROC_SUPER_MAGIC:
-            raise RuntimeFault("this is not the kernel's procfs", step="label the program", path=path)
-        return fd
+            return fsmount(context)
+        finally:
+            os.close(context)
+
+
+def open_label_in(process: Process, proc_fd: int) -> int:
+    """Do what `open_label` does with a procfs given by descriptor, which is closed; -1 for -1.
+
+    The kernel lets only that process write that has opened the file: no parent can do it for its child.
+    """
+    if proc_fd < 0:
+        return -1
+    try:
+        for path in _APPARMOR if process.apparmor_profile else _SELINUX:
+            try:
+                fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc_fd)
+            except FileNotFoundError:
+                continue
+            if fstatfs_type(fd) != PROC_SUPER_MAGIC:
+                raise RuntimeFault("this is not the kernel's procfs", step="label the program", path=path)
+            return fd
+    finally:
+        os.close(proc_fd)
+    module = _module(process)
     raise KernelFault(f"{module} is not enabled on this host", feature=module, step="label the program")
+
+
+def _module(process: Process) -> str:
+    if process.apparmor_profile:
+        return "AppArmor"
+    return "SELinux" if process.selinux_label else ""
 
 
 def require_selinux() -> None:

@@ -104,12 +104,21 @@ def mount_overlay(request: RootfsMount, id_maps: IdMaps | None = None) -> int:
         except OSError as error:
             said = k.messages(context)
             if error.errno == errno.EINVAL and not said:
-                from runtime.apply.oldoverlay import mount_old_overlay
-
-                return mount_old_overlay(request, lower)
+                return _as_before(request)
             raise RuntimeFault(said, step="mount the root overlay", errno=error.errno, path=request.lower[0]) from error
         finally:
             os.close(context)
+
+
+def _as_before(request: RootfsMount) -> int:
+    """Give the overlay where nothing unmounted can be a layer (before Linux 6.15), or layers are told in one word (6.5)."""
+    if len(request.lower) == 1 and not request.upper:
+        from runtime.apply.coveredlayers import mount_covered_overlay
+
+        return mount_covered_overlay(request)
+    from runtime.apply.oldoverlay import mount_old_overlay
+
+    return mount_old_overlay(request)
 
 
 def make_overlay(context: int, request: RootfsMount) -> int:

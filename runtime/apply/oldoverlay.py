@@ -14,30 +14,28 @@ from runtime.kernel import mount as k
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from runtime.request import RootfsMount
 
 _VALUE_LIMIT = 255
 _STEP = "mount the root overlay"
 
 
-def mount_old_overlay(request: RootfsMount, lower: Sequence[str]) -> int:
+def mount_old_overlay(request: RootfsMount) -> int:
     """Give the detached overlay; raise KernelFault for more layers than such a kernel takes, RuntimeFault."""
     opened: list[int] = []
     before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     context = k.fsopen("overlay")
     try:
         own = (request.upper, request.work) if request.upper and request.work else ()
-        opened.extend(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for folder in (*lower, *own))
+        opened.extend(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for folder in (*request.lower, *own))
         names = [str(fd) for fd in opened]
-        layers = ":".join(names[: len(lower)])
+        layers = ":".join(names[: len(request.lower)])
         if len(layers) > _VALUE_LIMIT:
-            raise KernelFault(f"{len(lower)} layers are too many before Linux 6.5", feature="lowerdir+", step=_STEP)
+            raise KernelFault(f"{len(request.lower)} layers are too many before Linux 6.5", feature="lowerdir+", step=_STEP)
         os.chdir("/proc/self/fd")
         k.fsconfig_string(context, "source", "overlay")
         k.fsconfig_string(context, "lowerdir", layers)
-        for key, name in zip(("upperdir", "workdir"), names[len(lower) :], strict=False):
+        for key, name in zip(("upperdir", "workdir"), names[len(request.lower) :], strict=False):
             k.fsconfig_string(context, key, name)
         set_options(context, request.options)
         return make_overlay(context, request)

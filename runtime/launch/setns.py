@@ -6,7 +6,7 @@ import os
 from errno import EBUSY, ENOENT
 
 from runtime.apply.faults import Step
-from runtime.apply.labels import open_label
+from runtime.apply.labels import new_proc, open_label_in, open_proc
 from runtime.apply.paths import RootPaths
 from runtime.caution import caution, followed, step
 from runtime.errors import NotFoundFault, RuntimeFault, StateFault
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from runtime.launch.protocol import Link
     from runtime.request import ExecRequest
     from runtime.spec.model import Process
+
+_OWN_PROC = -2
+"""In place of the host's procfs: one of the container's PID namespace, made by the process that needs it."""
 
 
 class Exec:
@@ -238,9 +241,9 @@ def _fork_into(job: Exec) -> int:
 def _inside(job: Exec) -> None:
     if job.filter is not None:
         set_limits(0, job.plan.rlimits)
-    task_fd, label, flags = _join(job, CLONE_NEWPID)
+    task_fd, proc_fd, flags = _join(job, CLONE_NEWPID)
     os.close(task_fd)
-    _process(job, joined_user=bool(flags & CLONE_NEWUSER), label=label)
+    _process(job, joined_user=bool(flags & CLONE_NEWUSER), proc_fd=proc_fd)
 
 
 def _fork_twice(job: Exec, ours: Link, undo: Undo) -> Generator[int, None, int]:
@@ -306,7 +309,7 @@ def _filter(request: ExecRequest, container: ContainerState) -> bytes:
 
 
 def _join(job: Exec, joined: int = 0) -> tuple[int, int, int]:
-    """Join what the container has, except what has been `joined`; give /proc/self/task, the label's file, what was joined."""
+    """Join what the container has, except what has been `joined`; give /proc/self/task, /proc for a label, what was joined."""
     task_fd = settle(job.descriptors())
     adjust_oom_score(job.plan.source.oom_score_adj)
     affinity = job.plan.source.exec_cpu_affinity
@@ -316,7 +319,7 @@ def _join(job: Exec, joined: int = 0) -> tuple[int, int, int]:
         enter_cgroup(job.cgroup, job.link, placed=job.placed)
     if affinity is None:
         leave_affinity()
-    label = open_label(job.plan.source)
+    proc_fd = open_proc(job.plan.source)
     flags = sum(FLAGS[kind] for kind in job.container.namespaces) & ~joined
     root = -1 if "mount" in job.container.namespaces else _open_root(job.container)
     with Step(f"join the namespaces of container {job.container.id!r}"):
@@ -326,7 +329,7 @@ def _join(job: Exec, joined: int = 0) -> tuple[int, int, int]:
             os.fchdir(root)
             os.chroot(".")
             os.close(root)
-    return task_fd, label, flags
+    return task_fd, proc_fd, flags
 
 
 def _open_root(container: ContainerState) -> int:
@@ -337,16 +340,22 @@ def _open_root(container: ContainerState) -> int:
 
 
 def _stage1(job: Exec) -> None:
-    task_fd, label, flags = _join(job)
+    nested = in_user_namespace()
+    task_fd, proc_fd, flags = _join(job)
+    joined_user = bool(flags & CLONE_NEWUSER)
+    if not joined_user and not nested and proc_fd >= 0:  # its container may look into what comes now
+        os.close(proc_fd)
+        proc_fd = _OWN_PROC
     pid = fork(task_fd)
     if pid == 0:
         os.close(task_fd)
-        guarded(job.link, lambda: _process(job, joined_user=bool(flags & CLONE_NEWUSER), label=label))
+        guarded(job.link, lambda: _process(job, joined_user=joined_user, proc_fd=proc_fd))
     job.link.send(protocol.CHILD, str(pid).encode())
 
 
-def _process(job: Exec, *, joined_user: bool, label: int) -> None:
+def _process(job: Exec, *, joined_user: bool, proc_fd: int) -> None:
     request, link = job.request, job.link
+    label = open_label_in(job.plan.source, new_proc(job.plan.source) if proc_fd == _OWN_PROC else proc_fd)
     if job.filter is None:
         link.receive(protocol.GO)
     prctl.set_name("wherry:[exec]")

@@ -73,7 +73,7 @@ class Node:
     """Plugins that hear of pods and containers."""
 
     def __post_init__(self) -> None:
-        self.stats = Stats(self.jobs)
+        self.stats = Stats(self.jobs, self.config.metrics.also)
         self.cdi = Cdi(self.config.cdi.spec_dirs)
         self.nri = Nri(self)
 

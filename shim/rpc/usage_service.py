@@ -58,7 +58,7 @@ class UsageService:
         self, _request: api_pb2.ListMetricDescriptorsRequest
     ) -> api_pb2.ListMetricDescriptorsResponse:
         """Give the names, meanings and labels of the metrics."""
-        return api_pb2.ListMetricDescriptorsResponse(descriptors=descriptors())
+        return api_pb2.ListMetricDescriptorsResponse(descriptors=descriptors(self._node.stats.metrics))
 
     async def list_pod_sandbox_metrics(
         self, _request: api_pb2.ListPodSandboxMetricsRequest

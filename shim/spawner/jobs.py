@@ -29,6 +29,7 @@ KINDS = {
     "nri": "shim.nri.launch:run",
     "apparmor": "shim.container.apparmor_job:run",
     "features": "shim.pod.binaries_job:run",
+    "layers": "shim.pod.layers_job:run",
     "checkpoint": "shim.container.checkpoint_job:run",
 }
 """kind → "module:function". A function gets its parameters, descriptors it may close, and a way to report progress."""
@@ -37,7 +38,7 @@ REUSABLE = frozenset({"cni"})
 """Kinds whose process may do another job of the kind. Most of what a short job costs is the copying of pages that a fresh
 fork writes to first. A job that failed, forgot a child or descriptors, or did not come back to its network namespace is its
 process's last one, and a job that is killed takes its process along."""
-RARE = frozenset({"sockets", "relabel", "volumes", "nri", "features", "checkpoint"})
+RARE = frozenset({"sockets", "relabel", "volumes", "nri", "features", "layers", "checkpoint"})
 """Kinds whose modules a job imports itself: not many pods need them, and what the spawner has every fork of it pays for."""
 MAX_DESCRIPTORS = 32
 """Descriptors a process may have and still do another job."""

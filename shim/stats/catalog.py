@@ -1,4 +1,10 @@
-"""The table of metrics: what cAdvisor gives of a container, under its names and labels."""
+"""The table of metrics: what cAdvisor gives of a container, under its names and labels; `catalog_asked` has the rest.
+
+Left out: perf events, which take a counter of the processor for each container and processor; resctrl's (memory bandwidth and
+cache), since no monitoring groups are made; container_health_state, because pods have probes and not Docker's health checks;
+container_fs_io_time_weighted_seconds_total, which the kernel counts for whole disks alone; processor time by processor, which
+v2 does not tell. Merged requests and times of a device are v1's, and of the BFQ scheduler.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +15,7 @@ if TYPE_CHECKING:
 
     from shim.gen.runtime.v1.api_pb2 import LinuxContainerResources
     from shim.stats.metrics import Reading
-    from shim.stats.values import Cpu, Details, FileSystem, Interface, Memory, MemoryEvents, Pressure, Processes
+    from shim.stats.values import Cpu, Details, FileSystem, HugePages, Interface, Memory, MemoryEvents, Pressure, Processes
 
     Values = Iterable[tuple[tuple[str, ...], int]]
 
@@ -50,7 +56,17 @@ def _memory(name: str, text: str, get: Callable[[Memory], int]) -> Metric:
     return Metric(f"container_memory_{name}", text, "gauge", (), values)
 
 
-def _event(name: str, text: str, kind: str, get: Callable[[MemoryEvents], int]) -> Metric:
+def _memory_stat(name: str, text: str, kind: str, *keys: bytes) -> Metric:
+    """Give what memory.stat tells under one of `keys`: v2's and v1's names, where both have it."""
+
+    def values(reading: Reading) -> Values:
+        memory = reading.usage and reading.usage.memory
+        return _one(next((memory.stat[key] for key in keys if key in memory.stat), None)) if memory else ()
+
+    return Metric(f"container_memory_{name}", text, kind, (), values)
+
+
+def _event(name: str, text: str, kind: str, get: Callable[[MemoryEvents], int | None]) -> Metric:
     def values(reading: Reading) -> Values:
         events = reading.details and reading.details.events
         return _one(get(events)) if events else ()
@@ -88,6 +104,37 @@ def _transfer(name: str, text: str, operation: str, *, requests: bool) -> Metric
     return Metric(f"container_fs_{name}_total", text, "counter", ("device",), values)
 
 
+SECTOR = 512
+"""Bytes; what the kernel calls so, whatever the disk has."""
+
+
+def _sectors(name: str, text: str, operation: str) -> Metric:
+    def values(reading: Reading) -> Values:
+        for io in reading.details.io if reading.details else ():
+            if operation in io.bytes:
+                yield (_device(reading, io.major, io.minor),), io.bytes[operation] // SECTOR
+
+    return Metric(f"container_fs_sector_{name}_total", text, "counter", ("device",), values)
+
+
+def _cost(name: str, text: str) -> Metric:
+    def values(reading: Reading) -> Values:
+        for io in reading.details.io if reading.details else ():
+            if name in io.cost:
+                yield (_device(reading, io.major, io.minor),), io.cost[name] // MICROSECONDS
+
+    return Metric(f"container_fs_io_cost_{name}_seconds_total", text, "counter", ("device",), values)
+
+
+def _scheduled(name: str, text: str, key: str, operation: str, unit: int) -> Metric:
+    def values(reading: Reading) -> Values:
+        for io in reading.details.io if reading.details else ():
+            if operation in io.scheduler.get(key, {}):
+                yield (_device(reading, io.major, io.minor),), io.scheduler[key][operation] // unit
+
+    return Metric(f"container_fs_{name}", text, "counter" if name.endswith("_total") else "gauge", ("device",), values)
+
+
 def _device(reading: Reading, major: int, minor: int) -> str:
     return reading.devices.get((major, minor), f"{major}:{minor}")
 
@@ -99,12 +146,11 @@ def _blkio(reading: Reading) -> Values:
             yield (device, str(io.major), str(io.minor), operation), count
 
 
-def _huge_pages(name: str, text: str, *, peak: bool) -> Metric:
+def _huge_pages(name: str, text: str, kind: str, get: Callable[[HugePages], int]) -> Metric:
     def values(reading: Reading) -> Values:
-        for pages in reading.details.huge_pages if reading.details else ():
-            yield (pages.size,), pages.peak if peak else pages.usage
+        return [((pages.size,), get(pages)) for pages in (reading.details.huge_pages if reading.details else ())]
 
-    return Metric(f"container_hugetlb_{name}", text, "gauge", ("pagesize",), values)
+    return Metric(f"container_hugetlb_{name}", text, kind, ("pagesize",), values)
 
 
 def _failures(reading: Reading) -> Values:
@@ -167,6 +213,13 @@ METRICS = (
         lambda r: _one(r.started_at // SECOND or None),
     ),
     Metric(
+        "container_creation_time_seconds",
+        "When the container was created, in seconds since 1970",
+        "gauge",
+        (),
+        lambda r: _one(r.created_at // SECOND or None),
+    ),
+    Metric(
         "container_cpu_usage_seconds_total",
         "Processor time used, in seconds",
         "counter",
@@ -192,6 +245,39 @@ METRICS = (
     _event("memory_max_usage_bytes", "Most memory ever in use, in bytes", "gauge", lambda events: events.peak),
     _event("memory_failcnt", "How often the memory limit was hit", "counter", lambda events: events.limit_hits),
     _event("oom_events_total", "Processes killed for want of memory", "counter", lambda events: events.oom_kills),
+    _event(
+        "memory_events_high_total",
+        "How often memory.high was hit",
+        "counter",
+        lambda events: events.high,
+    ),
+    _event(
+        "memory_events_max_total",
+        "How often memory.max was hit",
+        "counter",
+        lambda events: None if events.high is None else events.limit_hits,
+    ),
+    _memory_stat("file_dirty_bytes", "File pages not written to disk yet, in bytes", "gauge", b"file_dirty", b"total_dirty"),
+    _memory_stat(
+        "file_writeback_bytes", "File pages being written to disk, in bytes", "gauge", b"file_writeback", b"total_writeback"
+    ),
+    _memory_stat("pgscan_total", "Pages looked at for reclaim", "counter", b"pgscan"),
+    _memory_stat("pgsteal_total", "Pages reclaimed", "counter", b"pgsteal"),
+    _memory_stat(
+        "workingset_refault_file_total",
+        "File pages that were needed again after reclaim",
+        "counter",
+        b"workingset_refault_file",
+        b"total_workingset_refault_file",
+    ),
+    _memory_stat(
+        "workingset_refault_anon_total",
+        "Anonymous pages that were needed again after reclaim",
+        "counter",
+        b"workingset_refault_anon",
+        b"total_workingset_refault_anon",
+    ),
+    _detail("memory_migrate", "Whether pages follow a change of the memory nodes", lambda details: details.migrates),
     Metric("container_memory_failures_total", "Page faults", "counter", ("failure_type", "scope"), _failures),
     _file_system(
         "usage_bytes", "Disk space that the writable layer takes", lambda _, r: r.layer.used_bytes if r.layer else None
@@ -210,8 +296,21 @@ METRICS = (
         ("device", "major", "minor", "operation"),
         _blkio,
     ),
-    _huge_pages("usage_bytes", "Huge pages in use, in bytes", peak=False),
-    _huge_pages("max_usage_bytes", "Most huge pages ever in use, in bytes", peak=True),
+    _sectors("reads", "Sectors of 512 bytes read from a device", "read"),
+    _sectors("writes", "Sectors of 512 bytes written to a device", "write"),
+    _scheduled("reads_merged_total", "Reads that were joined with others", "merged", "read", 1),
+    _scheduled("writes_merged_total", "Writes that were joined with others", "merged", "write", 1),
+    _scheduled("read_seconds_total", "Time that reads took on a device", "time", "read", SECOND),
+    _scheduled("write_seconds_total", "Time that writes took on a device", "time", "write", SECOND),
+    _scheduled("io_time_seconds_total", "Time that all requests took on a device", "time", "total", SECOND),
+    _scheduled("io_current", "Requests that are under way", "queued", "total", 1),
+    _cost("usage", "Time of a device used up by the cost model's count"),
+    _cost("wait", "Time spent waiting for a share of a device by the cost model"),
+    _cost("indebt", "Time in debt to the cost model"),
+    _cost("indelay", "Time delayed for a debt to the cost model"),
+    _huge_pages("usage_bytes", "Huge pages in use, in bytes", "gauge", lambda pages: pages.usage),
+    _huge_pages("max_usage_bytes", "Most huge pages ever in use, in bytes", "gauge", lambda pages: pages.peak),
+    _huge_pages("failcnt", "How often the limit of huge pages was hit", "counter", lambda pages: pages.failures),
     _process("processes", "Processes in the container", lambda found: found.processes),
     _process("file_descriptors", "Descriptors that the container's processes have open", lambda found: found.descriptors),
     _process("sockets", "Sockets that the container's processes have open", lambda found: found.sockets),

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runtime.plan.cgroup import Layout
-    from shim.stats.values import Cpu, DeviceIo, Memory, Pressure
+    from shim.stats.values import Cpu, DeviceIo, Memory, NumaPages, Pressure
 
 TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+BFQ = {"merged": "io_merged", "time": "io_service_time", "queued": "io_queued"}
+"""What v1's BFQ scheduler counts, where the kernel was built to (CONFIG_BFQ_CGROUP_DEBUG)."""
 READ = 1 << 15
 """Bytes of one read; cgroup files give all they have at once."""
 
@@ -92,8 +94,8 @@ class Group:
             io_pressure=self._pressure("io"),
         )
 
-    def details(self) -> Details:
-        """Give what only metrics tell."""
+    def details(self, *, numa: bool = False) -> Details:
+        """Give what only metrics tell; pages by memory node only if asked for."""
         limit = _number(f"{self.directory('pids')}/pids.max")
         return Details(
             events=self._events(),
@@ -101,6 +103,8 @@ class Group:
             tasks_limit=limit or 0,
             io=self._io(),
             huge_pages=self._huge_pages(),
+            migrates=None if self._v2 else _number(f"{self.directory('cpuset')}/cpuset.memory_migrate"),
+            numa=self._numa() if numa else (),
         )
 
     def cpu(self, *, detailed: bool) -> Cpu | None:
@@ -147,6 +151,7 @@ class Group:
                 oom_kills=events.get(b"oom_kill", 0),
                 peak=_number(f"{folder}/memory.peak") or 0,
                 reservation=_number(f"{folder}/memory.low"),
+                high=events.get(b"high", 0),
             )
         control = parse.keyed(read(f"{folder}/memory.oom_control") or b"")
         return MemoryEvents(
@@ -161,7 +166,13 @@ class Group:
             return parse.io_v2(read(f"{self.unified}/io.stat") or b"")
         stem = f"{self.directory('blkio')}/blkio.throttle."
         moved, asked = read(f"{stem}io_service_bytes_recursive"), read(f"{stem}io_serviced_recursive")
-        return parse.io_v1(moved or b"", asked or b"")
+        folder = f"{self.directory('blkio')}/blkio.bfq."
+        files = {key: read(f"{folder}{name}_recursive") for key, name in BFQ.items()} if moved else {}
+        return parse.io_v1(moved or b"", asked or b"", {key: text for key, text in files.items() if text})
+
+    def _numa(self) -> tuple[NumaPages, ...]:
+        text = read(f"{self.directory('memory')}/memory.numa_stat") or b""
+        return parse.numa_v2(text, os.sysconf("SC_PAGE_SIZE")) if self._v2 else parse.numa_v1(text)
 
     def _huge_pages(self) -> tuple[HugePages, ...]:
         folder = self.directory("hugetlb")
@@ -177,8 +188,13 @@ class Group:
                 continue
             usage = _number(f"{folder}/{name}") or 0
             peak = usage if self._v2 else _number(f"{folder}/hugetlb.{size}.max_usage_in_bytes") or 0
-            pages.append(HugePages(size=size, usage=usage, peak=peak))
+            pages.append(HugePages(size=size, usage=usage, peak=peak, failures=self._huge_failures(f"{folder}/hugetlb.{size}")))
         return tuple(pages)
+
+    def _huge_failures(self, stem: str) -> int:
+        if self._v2:
+            return parse.keyed(read(f"{stem}.events") or b"").get(b"max", 0)
+        return _number(f"{stem}.failcnt") or 0
 
 
 def _number(path: str) -> int | None:

@@ -11,11 +11,24 @@ from typing import TYPE_CHECKING
 
 from shim.gen.runtime.v1 import api_pb2
 from shim.stats.catalog import METRICS
+from shim.stats.catalog_asked import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shim.stats.values import Details, FileSystem, Interface, LayerUsage, Processes, Usage
+    from shim.stats.catalog import Metric
+    from shim.stats.values import (
+        Details,
+        FileSystem,
+        Interface,
+        LayerUsage,
+        Load,
+        Processes,
+        Schedule,
+        Sockets,
+        Tasks,
+        Usage,
+    )
 
 LABELS = ("container", "id", "image", "name", "namespace", "pod")
 """On every metric, in this order, as cAdvisor has them in kubelet: `id` is the path of the cgroup, `name` the CRI's id."""
@@ -41,17 +54,28 @@ class Reading:
     devices: Mapping[tuple[int, int], str] = field(default_factory=dict)
     """Names of block devices."""
     interfaces: tuple[Interface, ...] = ()
+    created_at: int = 0
+    sockets: Sockets | None = None
+    tasks: Tasks | None = None
+    load: Load | None = None
+    schedule: Schedule | None = None
+    referenced: int | None = None
 
 
-def descriptors() -> list[api_pb2.MetricDescriptor]:
+def chosen(also: tuple[str, ...]) -> tuple[Metric, ...]:
+    """Give the metrics of a node that is configured to have these kinds beside the usual ones."""
+    return METRICS + tuple(metric for kind in also for metric in KINDS[kind])
+
+
+def descriptors(metrics: tuple[Metric, ...]) -> list[api_pb2.MetricDescriptor]:
     """Give every metric's name, meaning and labels."""
     return [
-        api_pb2.MetricDescriptor(name=metric.name, help=metric.help, label_keys=[*LABELS, *metric.labels]) for metric in METRICS
+        api_pb2.MetricDescriptor(name=metric.name, help=metric.help, label_keys=[*LABELS, *metric.labels]) for metric in metrics
     ]
 
 
-def encode(reading: Reading) -> list[api_pb2.Metric]:
-    """Give the metrics for which `reading` has a value."""
+def encode(reading: Reading, metrics: tuple[Metric, ...]) -> list[api_pb2.Metric]:
+    """Give those of the metrics for which `reading` has a value."""
     return [
         api_pb2.Metric(
             name=metric.name,
@@ -60,6 +84,6 @@ def encode(reading: Reading) -> list[api_pb2.Metric]:
             label_values=[*reading.labels, *labels],
             value=api_pb2.UInt64Value(value=value),
         )
-        for metric in METRICS
+        for metric in metrics
         for labels, value in metric.values(reading)
     ]

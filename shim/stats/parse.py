@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shim.stats.values import Cpu, DeviceIo, Interface, Memory, Pressure, Stall
+from shim.stats.values import Cpu, DeviceIo, Interface, Memory, NumaPages, Pressure, Stall
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 MICROSECOND = 1000
 UNLIMITED = 1 << 62
 """v1 writes "no limit" as the greatest multiple of the page size; nothing a machine has comes near this."""
+COSTS = ("usage", "wait", "indebt", "indelay")
+NUMA_KINDS = (b"file", b"anon", b"unevictable")
 V2_OPERATIONS = {b"r": "read", b"w": "write", b"d": "discard"}
 
 
@@ -92,6 +94,7 @@ def memory_v1(usage: int, stat: Mapping[bytes, int], limit: int | None, kernel: 
         kernel=kernel,
         limit=limit,
         swap_limit=swap_limit,
+        stat=stat,
     )
 
 
@@ -113,18 +116,29 @@ def memory_v2(usage: int, stat: Mapping[bytes, int], limit: int | None, swap: in
         kernel=kernel,
         limit=limit,
         swap_limit=swap_limit,
+        stat=stat,
     )
 
 
-def io_v1(service_bytes: bytes, serviced: bytes) -> tuple[DeviceIo, ...]:
-    """Join blkio.throttle.io_service_bytes_recursive and io_serviced_recursive: lines of "major:minor Operation number"."""
-    devices: dict[bytes, tuple[dict[str, int], dict[str, int]]] = {}
-    for index, text in enumerate((service_bytes, serviced)):
-        for line in text.splitlines():
-            words = line.split()
-            if len(words) == 3:  # the last line is the total of all devices
-                devices.setdefault(words[0], ({}, {}))[index][words[1].decode().lower()] = int(words[2])
-    return tuple(_device(name, *found) for name, found in devices.items())
+def io_v1(service_bytes: bytes, serviced: bytes, scheduler: Mapping[str, bytes]) -> tuple[DeviceIo, ...]:
+    """Join blkio.throttle.io_service_bytes_recursive and io_serviced_recursive, and files of BFQ by a name of ours."""
+    moved, asked = _operations(service_bytes), _operations(serviced)
+    more = {key: _operations(text) for key, text in scheduler.items()}
+    devices = []
+    for name in moved | asked:
+        found = {key: counts[name] for key, counts in more.items() if name in counts}
+        devices.append(_device(name, moved.get(name, {}), asked.get(name, {}), scheduler=found))
+    return tuple(devices)
+
+
+def _operations(text: bytes) -> dict[bytes, dict[str, int]]:
+    """Read lines of "major:minor Operation number"."""
+    devices: dict[bytes, dict[str, int]] = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 3:  # the last line is the total of all devices
+            devices.setdefault(words[0], {})[words[1].decode().lower()] = int(words[2])
+    return devices
 
 
 def io_v2(stat: bytes) -> tuple[DeviceIo, ...]:
@@ -136,13 +150,43 @@ def io_v2(stat: bytes) -> tuple[DeviceIo, ...]:
         sums = {word: int(values.get(key + b"bytes", 0)) for key, word in V2_OPERATIONS.items()}
         counts = {word: int(values.get(key + b"ios", 0)) for key, word in V2_OPERATIONS.items()}
         if b":" in name and values:
-            devices.append(_device(name, sums, counts))
+            cost = {key: int(values[b"cost." + key.encode()]) for key in COSTS if b"cost." + key.encode() in values}
+            devices.append(_device(name, sums, counts, cost=cost))
     return tuple(devices)
 
 
-def _device(name: bytes, sums: dict[str, int], counts: dict[str, int]) -> DeviceIo:
+def _device(
+    name: bytes,
+    sums: dict[str, int],
+    counts: dict[str, int],
+    *,
+    cost: dict[str, int] | None = None,
+    scheduler: dict[str, dict[str, int]] | None = None,
+) -> DeviceIo:
     major, _, minor = name.partition(b":")
-    return DeviceIo(major=int(major), minor=int(minor), bytes=sums, requests=counts)
+    return DeviceIo(major=int(major), minor=int(minor), bytes=sums, requests=counts, cost=cost or {}, scheduler=scheduler or {})
+
+
+def numa_v1(stat: bytes) -> tuple[NumaPages, ...]:
+    """Read memory.numa_stat of v1: lines of "[hierarchical_]kind=pages N0=pages …"."""
+    return _numa(stat, b"=", 1)
+
+
+def numa_v2(stat: bytes, page: int) -> tuple[NumaPages, ...]:
+    """Read memory.numa_stat of v2, lines of "kind N0=bytes …", which are of the whole hierarchy."""
+    return _numa(stat, b" ", page)
+
+
+def _numa(stat: bytes, end: bytes, unit: int) -> tuple[NumaPages, ...]:
+    pages = []
+    for line in stat.splitlines():
+        key = line.partition(end)[0]
+        kind = key.removeprefix(b"hierarchical_")
+        scope = "container" if kind == key and unit == 1 else "hierarchy"
+        for word in line.split()[1:] if kind in NUMA_KINDS else ():
+            node, _, count = word.partition(b"=")
+            pages.append(NumaPages(kind=kind.decode(), scope=scope, node=node[1:].decode(), pages=int(count) // unit))
+    return tuple(pages)
 
 
 def net_dev(text: bytes) -> tuple[Interface, ...]:

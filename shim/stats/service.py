@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 from shim.pod.workers import Workers
 from shim.stats.cgroup import Group, Groups
 from shim.stats.layer import LayerUsages
+from shim.stats.metrics import chosen
 from shim.stats.rates import Rates
+from shim.stats.sockets import FILES
+from shim.stats.tasks import History
 from shim.stats.walk import walk
 
 if TYPE_CHECKING:
@@ -35,8 +38,13 @@ JOB_SECONDS = 600.0
 class Stats:
     """What is shared by all stats and metrics RPCs; made once a node."""
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, also: tuple[str, ...] = ()) -> None:
         self._jobs = jobs
+        self.also = frozenset(also)
+        """Kinds of metrics beyond the usual ones."""
+        self.metrics = chosen(also)
+        self.socket_files = tuple(file for kind in also for file in FILES.get(kind, ()))
+        self.history = History()
         self._thread = Workers(1)
         self._groups: Groups | None = None
         self._found: dict[str, Group] = {}
@@ -54,6 +62,7 @@ class Stats:
     def keep(self, known: Container[str]) -> None:
         """Forget all but these pods and containers; on the thread."""
         self._rates.keep(known)
+        self.history.keep(known)
         for item_id in [one for one in self._found if one not in known]:
             del self._found[item_id]
 

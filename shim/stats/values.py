@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,8 @@ class Memory:
     """None: no limit of its own."""
     swap_limit: int | None = None
     """Bytes of swap alone; None: no limit."""
+    stat: Mapping[bytes, int] = field(default_factory=dict, repr=False, compare=False)
+    """All of memory.stat, for what only metrics tell."""
 
     @property
     def working_set(self) -> int:
@@ -80,6 +86,8 @@ class MemoryEvents:
     oom_kills: int = 0
     peak: int = 0
     reservation: int | None = None
+    high: int | None = None
+    """How often memory.high was hit; None on v1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +98,10 @@ class DeviceIo:
     minor: int
     bytes: dict[str, int]
     requests: dict[str, int]
+    cost: dict[str, int] = field(default_factory=dict)
+    """Microseconds that the cost model (blk-iocost) counts: usage, wait, indebt, indelay; empty where it is off."""
+    scheduler: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What v1's BFQ scheduler counts by operation: merged, time (nanoseconds), queued; empty without it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +111,77 @@ class HugePages:
     size: str
     usage: int
     peak: int
+    failures: int = 0
+    """How often the limit was hit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumaPages:
+    """Pages on one node: `kind` is file, anon or unevictable, `scope` container or hierarchy (with the cgroups below)."""
+
+    kind: str
+    scope: str
+    node: str
+    pages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tasks:
+    """Threads by state."""
+
+    running: int = 0
+    sleeping: int = 0
+    stopped: int = 0
+    uninterruptible: int = 0
+
+    def plus(self, other: Tasks) -> Tasks:
+        """Add up two."""
+        return Tasks(
+            running=self.running + other.running,
+            sleeping=self.sleeping + other.sleeping,
+            stopped=self.stopped + other.stopped,
+            uninterruptible=self.uninterruptible + other.uninterruptible,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Averages of the last ten seconds, in thousandths of a thread: those running or blocked, and those blocked alone."""
+
+    average: int
+    blocked: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """What the scheduler counts: nanoseconds on a processor, nanoseconds waiting for one, time slices."""
+
+    run: int = 0
+    waited: int = 0
+    periods: int = 0
+
+    def plus(self, other: Schedule) -> Schedule:
+        """Add up two."""
+        return Schedule(run=self.run + other.run, waited=self.waited + other.waited, periods=self.periods + other.periods)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Datagrams:
+    """UDP sockets: those that wait for anybody, datagrams dropped, bytes queued."""
+
+    listen: int = 0
+    dropped: int = 0
+    rxqueued: int = 0
+    txqueued: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sockets:
+    """Sockets of a network namespace: by "tcp" or "tcp6" and state, by "udp" or "udp6", and TCP's counters by name."""
+
+    tcp: dict[str, dict[str, int]] = field(default_factory=dict)
+    udp: dict[str, Datagrams] = field(default_factory=dict)
+    advanced: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +206,9 @@ class Details:
     """0: as many as there can be."""
     io: tuple[DeviceIo, ...] = ()
     huge_pages: tuple[HugePages, ...] = ()
+    migrates: int | None = None
+    """1: pages follow a change of the memory nodes (v1's cpuset.memory_migrate)."""
+    numa: tuple[NumaPages, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +224,14 @@ class Interface:
     tx_packets: int
     tx_errors: int
     tx_dropped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What a network namespace has."""
+
+    interfaces: tuple[Interface, ...] = ()
+    sockets: Sockets | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,7 +102,7 @@ def test_what_is_seen(node: Wherryd, pods: PodMaker) -> None:
 
 
 @pytest.mark.parametrize("image", [NAME, SINGLE])
-@pytest.mark.skipif(KERNEL < USER_NAMESPACES, reason="id-mapped overlay layers need Linux 6.15")
+@pytest.mark.skipif(KERNEL < USER_NAMESPACES, reason="id-mapped overlay layers need Linux 5.19")
 def test_owners_in_a_user_namespace(node: Wherryd, pods: PodMaker, image: str) -> None:
     _pod, container = run(node, pods, volume(image), users=True)
     assert os.stat(f"/proc/{node.cri.info(container)['pid']}").st_uid == FIRST

@@ -10,7 +10,6 @@ import grpc
 import pytest
 
 from shim.gen.runtime.v1 import api_pb2
-from shim.pod.features import USER_NAMESPACES
 from tests.support.daemon import BUSYBOX
 from tests.system.test_cri_volumes import volume_image
 
@@ -19,11 +18,13 @@ if TYPE_CHECKING:
     from tests.support.daemon import Wherryd
 
 FIRST = 1_000_000
+USER_NAMESPACES = (5, 19)
+"""First kernel whose overlayfs takes id-mapped layers."""
 KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.skipif(KERNEL < USER_NAMESPACES, reason="id-mapped overlay layers need Linux 6.15"),
+    pytest.mark.skipif(KERNEL < USER_NAMESPACES, reason="id-mapped overlay layers need Linux 5.19"),
 ]
 
 

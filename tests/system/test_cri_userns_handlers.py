@@ -17,10 +17,9 @@ import grpc
 import pytest
 
 from shim.gen.runtime.v1 import api_pb2
-from shim.pod.features import USER_NAMESPACES
 from tests.support.daemon import BUSYBOX
 from tests.system.test_cri_image_volumes import _images, volume
-from tests.system.test_cri_userns import FIRST, KERNEL, mapped
+from tests.system.test_cri_userns import FIRST, KERNEL, USER_NAMESPACES, mapped
 from tests.system.test_cri_volumes import volume_image
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.skipif(KERNEL < USER_NAMESPACES, reason="id-mapped overlay layers need Linux 6.15"),
+    pytest.mark.skipif(KERNEL < USER_NAMESPACES, reason="id-mapped overlay layers need Linux 5.19"),
 ]
 
 BINARIES = [str(Path(sys.executable).with_name("wherry-oci")), *filter(None, os.getenv("WHERRY_TEST_HANDLERS", "").split(":"))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from shim.config import METRIC_KINDS
 from shim.gen.runtime.v1 import api_pb2
 from tests.support.tools import find_tool
 from tests.support.wait import wait_for
@@ -178,6 +180,39 @@ def test_metrics_fit_their_descriptors(wherryd: Wherryd, pods: PodMaker) -> None
     assert (labels["container"], labels["name"], labels["namespace"]) == ("main", container, "default")
     assert labels["id"].endswith(f"/{container}")
     assert any(metric.name == "container_network_receive_bytes_total" for metric in of_pod.metrics)
+
+
+EVERYTHING = {"extra": f"[metrics]\nalso = {json.dumps(METRIC_KINDS)}\n"}
+
+
+@pytest.mark.parametrize("wherryd", [EVERYTHING], indirect=True)
+def test_metrics_that_are_asked_for(wherryd: Wherryd, pods: PodMaker) -> None:
+    script = "nc -l -p 4000 & while :; do :; done"
+    _pod, _container = run_one(wherryd, pods, ["sh", "-c", script])
+    runtime = wherryd.cri.runtime
+    request = api_pb2.ListMetricDescriptorsRequest()
+    known = {one.name: one for one in runtime.ListMetricDescriptors(request, timeout=10).descriptors}
+
+    def found() -> dict[tuple[str, ...], int]:
+        (of_pod,) = runtime.ListPodSandboxMetrics(api_pb2.ListPodSandboxMetricsRequest(), timeout=10).pod_metrics
+        together = (*of_pod.metrics, *of_pod.container_metrics[0].metrics)
+        for metric in together:
+            assert len(metric.label_values) == len(known[metric.name].label_keys), metric.name
+        return {(metric.name, *metric.label_values[6:]): metric.value.value for metric in together}
+
+    def listens() -> bool:
+        values = found()
+        sockets = values["container_network_tcp_usage_total", "listen"] + values["container_network_tcp6_usage_total", "listen"]
+        return sockets == 1 and values["container_cpu_schedstat_run_periods_total",] > 10
+
+    wait_for(listens, "nc to listen and the loop to run")
+    values = found()
+    assert sum(values["container_tasks_state", state] for state in ("running", "sleeping")) == 2
+    assert 1 <= values["container_cpu_load_average_10s",] <= 3000
+    assert values["container_referenced_bytes",] > 100_000
+    assert values["container_network_udp_usage_total", "listen"] == 0
+    assert values["container_network_advance_tcp_stats_total", "rtomin"] > 0
+    assert any(name[0] == "container_memory_numa_pages" for name in values)
 
 
 def test_streamed_lists_hold_what_lists_hold(wherryd: Wherryd, pods: PodMaker) -> None:

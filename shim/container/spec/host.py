@@ -19,7 +19,8 @@ class HostFacts:
     """The abilities of this node and of the daemon, detected once.
 
     `capabilities` is the daemon's bounding set, names like CAP_CHOWN in the kernel's order: nothing beyond it can be given
-    to a container. `kernel` is (major, minor). `oom_score_adj_floor` is the lowest oom_score_adj the daemon may give.
+    to a container. `kernel` is (major, minor). `mapped_layers`: layers can be shown with other ids, as containers with a user
+    namespace need them. `oom_score_adj_floor` is the lowest oom_score_adj the daemon may give.
     `cgroup_options` are the mount options nsdelegate and memory_recursiveprot of the host's cgroup2 mount, which a mount in
     the host's own cgroup namespace has to repeat. `hostname` names pods that bring none. `selinux_mls`: its policy has levels.
     """
@@ -27,6 +28,7 @@ class HostFacts:
     capabilities: tuple[str, ...]
     machine: str = "x86_64"
     kernel: tuple[int, int] = (5, 12)
+    mapped_layers: bool = False
     hostname: str = "localhost"
     cgroup_layout: CgroupLayout = CgroupLayout.V2
     cgroup_options: tuple[str, ...] = ()

@@ -73,6 +73,15 @@ def test_an_exec_is_confined(bare: Oci, profile: str, tmp_path: Path) -> None:
     assert bare.state(name)["status"] == "running"
 
 
+def test_an_exec_that_takes_two_forks_is_confined(bare: Oci, profile: str) -> None:
+    """The kernel lets only that process choose a profile that has opened its file itself."""
+    bare.config["process"]["apparmorProfile"] = profile
+    for powers in bare.config["process"]["capabilities"].values():
+        powers.append("CAP_SYS_PTRACE")
+    name = bare.start("sleep", "1000")
+    assert bare.ok("exec", name, "cat", "/proc/self/attr/current") == f"{profile} (enforce)\n"
+
+
 def test_an_unknown_profile_is_an_error_that_leaves_nothing(bare: Oci) -> None:
     bare.config["process"]["apparmorProfile"] = "wtest-none"
     done = bare.run("true")

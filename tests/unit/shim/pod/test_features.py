@@ -15,16 +15,14 @@ from shim.rpc import node_status
 from tests.unit.shim.fakes import pod_config
 
 OWN = HandlerConfig(recursive_read_only_mounts=True)
-HOST = HostFacts(capabilities=(), kernel=(6, 18))
+HOST = HostFacts(capabilities=(), kernel=(6, 18), mapped_layers=True)
 
 
 @pytest.mark.parametrize(
     ("handler", "kernel", "expected"),
     [
         (OWN, (6, 18), (True, True)),
-        (OWN, (6, 15), (True, True)),
-        (OWN, (6, 14), (True, False)),
-        (OWN, (5, 10), (False, False)),
+        (OWN, (5, 10), (False, True)),
         (replace(OWN, path="/usr/sbin/runc"), (6, 18), (True, False)),
         (HandlerConfig(path="/usr/sbin/runc"), (6, 18), (False, False)),
         (HandlerConfig(), (6, 18), (True, True)),
@@ -43,7 +41,8 @@ def test_another_runtime_can_do_what_its_binary_says(says):
 
 
 def test_user_namespaces_need_a_kernel_that_maps_the_root_s_layers():
-    older = replace(HOST, kernel=(6, 14))
+    older = replace(HOST, mapped_layers=False)
+    assert not handler_features(OWN, older).user_namespaces
     assert not handler_features(HandlerConfig(path="/x"), older, Binary(maps_ids=True)).user_namespaces
 
 
@@ -85,7 +84,7 @@ ASK = "import sys; from shim.pod.binaries_job import run; print(run({'command': 
 
 async def test_what_status_denies_is_refused_before_anything_is_made(world):
     node, trace = world
-    node.host = replace(node.host, kernel=(6, 1))
+    node.host = replace(node.host, mapped_layers=False)
     handlers = node_status.status(node, verbose=False).runtime_handlers
     assert not any(handler.features.user_namespaces for handler in handlers)
     config = pod_config()
@@ -95,7 +94,7 @@ async def test_what_status_denies_is_refused_before_anything_is_made(world):
     with pytest.raises(InvalidArgument, match="runtime handler lacks"):
         await run_pod_sandbox(node, config, "")
     assert trace == []
-    node.host = replace(node.host, kernel=(6, 18))
+    node.host = replace(node.host, kernel=(6, 18), mapped_layers=True)
     await run_pod_sandbox(node, config, "")
     with pytest.raises(InvalidArgument, match="runtime handler lacks"):
         await run_pod_sandbox(node, config, "runc")

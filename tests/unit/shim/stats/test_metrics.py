@@ -5,22 +5,30 @@ from __future__ import annotations
 import dataclasses
 from types import SimpleNamespace
 
+from shim.config import METRIC_KINDS
 from shim.gen.runtime.v1 import api_pb2
 from shim.stats import messages
-from shim.stats.metrics import LABELS, Reading, descriptors, encode
+from shim.stats.catalog_asked import KINDS
+from shim.stats.metrics import LABELS, Reading, chosen, descriptors, encode
 from shim.stats.values import (
     Cpu,
+    Datagrams,
     Details,
     DeviceIo,
     FileSystem,
     HugePages,
     Interface,
     LayerUsage,
+    Load,
     Memory,
     MemoryEvents,
+    NumaPages,
     Pressure,
     Processes,
+    Schedule,
+    Sockets,
     Stall,
+    Tasks,
     Usage,
 )
 
@@ -38,6 +46,14 @@ MEMORY = Memory(
     major_page_faults=2,
     swap=1,
     limit=200,
+    stat={
+        b"file_dirty": 21,
+        b"file_writeback": 22,
+        b"pgscan": 23,
+        b"pgsteal": 24,
+        b"workingset_refault_file": 25,
+        b"workingset_refault_anon": 26,
+    },
 )
 USAGE = Usage(
     at=9 * SECOND,
@@ -55,10 +71,25 @@ READING = Reading(
     labels=("main", "/pod/box", "image", "id", "ns", "pod"),
     usage=USAGE,
     details=Details(
-        events=MemoryEvents(limit_hits=1, oom_kills=2, peak=150),
+        events=MemoryEvents(limit_hits=1, oom_kills=2, peak=150, high=31),
         tasks=4,
-        io=(DeviceIo(major=8, minor=0, bytes={"read": 10, "write": 20, "sync": 1}, requests={"read": 1, "write": 2}),),
-        huge_pages=(HugePages(size="2MB", usage=1, peak=2),),
+        io=(
+            DeviceIo(
+                major=8,
+                minor=0,
+                bytes={"read": 1024, "write": 20, "sync": 1},
+                requests={"read": 1, "write": 2},
+                cost={"usage": 3_000_000, "wait": 4_000_000, "indebt": 5_000_000, "indelay": 6_000_000},
+                scheduler={
+                    "merged": {"read": 41, "write": 42},
+                    "time": {"read": 3 * SECOND, "write": 4 * SECOND, "total": 7 * SECOND},
+                    "queued": {"total": 43},
+                },
+            ),
+        ),
+        huge_pages=(HugePages(size="2MB", usage=1, peak=2, failures=44),),
+        migrates=1,
+        numa=(NumaPages(kind="anon", scope="hierarchy", node="0", pages=51),),
     ),
     processes=Processes(processes=3, descriptors=9, sockets=2),
     layer=LayerUsage(at=1, used_bytes=77, inodes=3),
@@ -68,12 +99,23 @@ READING = Reading(
     open_files=1024,
     devices={(8, 0): "/dev/sda"},
     interfaces=(ETH0,),
+    created_at=3 * SECOND,
+    sockets=Sockets(
+        tcp={"tcp": {"listen": 61}, "tcp6": {"listen": 62}},
+        udp={"udp": Datagrams(dropped=63), "udp6": Datagrams(dropped=64)},
+        advanced={"rtomin": 65},
+    ),
+    tasks=Tasks(running=71),
+    load=Load(average=72, blocked=73),
+    schedule=Schedule(run=5 * SECOND, waited=6 * SECOND, periods=74),
+    referenced=75,
 )
+ALL = chosen(METRIC_KINDS)
 
 
 def test_every_descriptor_has_a_value_with_its_labels() -> None:
-    metrics = {metric.name: metric for metric in encode(READING)}
-    known = descriptors()
+    metrics = {metric.name: metric for metric in encode(READING, ALL)}
+    known = descriptors(ALL)
     assert len({descriptor.name for descriptor in known}) == len(known)
     for descriptor in known:
         assert descriptor.help, descriptor.name
@@ -83,10 +125,13 @@ def test_every_descriptor_has_a_value_with_its_labels() -> None:
 
 
 def test_values() -> None:
-    found = {(metric.name, *metric.label_values[len(LABELS) :]): metric.value.value for metric in encode(READING)}
+    found = {(metric.name, *metric.label_values[len(LABELS) :]): metric.value.value for metric in encode(READING, ALL)}
     assert found["container_cpu_usage_seconds_total", "total"] == 5
     assert found["container_memory_working_set_bytes",] == 70
-    assert found["container_fs_reads_bytes_total", "/dev/sda"] == 10
+    assert found["container_fs_reads_bytes_total", "/dev/sda"] == 1024
+    assert found["container_fs_sector_reads_total", "/dev/sda"] == 2
+    assert found["container_fs_io_cost_indelay_seconds_total", "/dev/sda"] == 6
+    assert found["container_memory_numa_pages", "anon", "hierarchy", "0"] == 51
     assert found["container_blkio_device_usage_total", "/dev/sda", "8", "0", "sync"] == 1
     assert found["container_fs_usage_bytes", "/dev/sda1"] == 77
     assert found["container_network_transmit_packets_dropped_total", "eth0"] == 8
@@ -97,17 +142,18 @@ def test_values() -> None:
 
 
 def test_series_are_told_once() -> None:
-    series = [(metric.name, *metric.label_values) for metric in encode(READING)]
+    series = [(metric.name, *metric.label_values) for metric in encode(READING, ALL)]
     assert len(series) == len(set(series))
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    names = {metric.name for metric in encode(Reading(at=SECOND, labels=("",) * len(LABELS)))}
+    names = {metric.name for metric in encode(Reading(at=SECOND, labels=("",) * len(LABELS)), ALL)}
     assert names == {"container_last_seen"}
 
 
 def test_stats_without_limits_and_without_pressure() -> None:
-    usage = Usage(at=5, cpu=Cpu(usage=1), memory=Memory(**{name: 0 for name in MEMORY.__slots__ if "limit" not in name}))
+    zeros = {name: 0 for name in MEMORY.__slots__ if "limit" not in name and name != "stat"}
+    usage = Usage(at=5, cpu=Cpu(usage=1), memory=Memory(**zeros))
     message = messages.memory_usage(usage)
     assert message.HasField("working_set_bytes")
     assert not message.HasField("available_bytes")
@@ -153,3 +199,8 @@ def test_swap_and_each_pressure_have_their_place() -> None:
         for psi, base in ((of.cpu.psi, 1000), (of.memory.psi, 2000), (of.io.psi, 3000)):
             for found, first in ((psi.Some, base), (psi.Full, base + 100)):
                 assert (found.Total, found.Avg10, found.Avg60, found.Avg300) == (first, first + 1, first + 2, first + 3)
+
+
+def test_kinds_are_those_of_the_configuration() -> None:
+    assert tuple(sorted(KINDS, key=str.lower)) == METRIC_KINDS
+    assert len(chosen(())) < len(chosen(("tcp",))) < len(ALL)

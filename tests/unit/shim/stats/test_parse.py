@@ -99,17 +99,33 @@ def test_pressure_of_older_kernels_and_of_none() -> None:
 def test_io_v1() -> None:
     moved = b"254:0 Read 100\n254:0 Write 7\n254:0 Sync 1\n254:0 Total 107\n8:16 Read 1\nTotal 108\n"
     asked = b"254:0 Read 3\n254:0 Write 1\nTotal 4\n"
-    disk, other = parse.io_v1(moved, asked)
+    disk, other = parse.io_v1(moved, asked, {"merged": b"254:0 Read 5\nTotal 5\n"})
     assert (disk.major, disk.minor, disk.bytes["read"], disk.bytes["sync"]) == (254, 0, 100, 1)
     assert disk.requests == {"read": 3, "write": 1}
+    assert (disk.scheduler, other.scheduler) == ({"merged": {"read": 5}}, {})
     assert (other.major, other.minor, other.requests) == (8, 16, {})
-    assert parse.io_v1(b"Total 0\n", b"") == ()
+    assert parse.io_v1(b"Total 0\n", b"", {}) == ()
 
 
 def test_io_v2() -> None:
     (disk,) = parse.io_v2(b"8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n9:1 \n")
     assert disk.bytes == {"read": 1, "write": 2, "discard": 5}
     assert disk.requests == {"read": 3, "write": 4, "discard": 6}
+    assert disk.cost == {}
+    (costly,) = parse.io_v2(b"8:0 rbytes=1 cost.vrate=100.00 cost.usage=7 cost.wait=8 cost.indebt=9 cost.indelay=10\n")
+    assert costly.cost == {"usage": 7, "wait": 8, "indebt": 9, "indelay": 10}
+
+
+def test_numa() -> None:
+    v1 = b"total=4 N0=4\nfile=1 N0=1 N1=5\nanon=3 N0=3\nhierarchical_total=8 N0=8\nhierarchical_anon=6 N0=6\n"
+    assert [(one.kind, one.scope, one.node, one.pages) for one in parse.numa_v1(v1)] == [
+        ("file", "container", "0", 1),
+        ("file", "container", "1", 5),
+        ("anon", "container", "0", 3),
+        ("anon", "hierarchy", "0", 6),
+    ]
+    (page,) = parse.numa_v2(b"anon N0=8192\nkernel_stack N0=16384\n", 4096)
+    assert (page.kind, page.scope, page.node, page.pages) == ("anon", "hierarchy", "0", 2)
 
 
 def test_net_dev() -> None:
