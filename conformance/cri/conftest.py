@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ import grpc
 import pytest
 
 from conformance.cri.deviations import deviation
+from conformance.cri.seen import Seen
 from conformance.cri.subject import Pod, Subject, cgroups
 from shim.gen.runtime.v1 import api_pb2
 from tests.support.cri import Cri
@@ -35,6 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--cgroup-parent", default="/conformance-cri", metavar="PATH", help="cgroup of the pods, as kubelet names it"
     )
+    group.addoption("--cdi-dir", default="/var/run/cdi", metavar="PATH", help="directory that the runtime reads CDI files from")
+    group.addoption("--fields", default="", metavar="FILE", help="write which field which test was the first to meet, as JSON")
     group.addoption("--handler", default="", metavar="NAME", help="runtime handler of the pods")
 
 
@@ -43,7 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
     address = config.getoption("--endpoint")
     if not address:
         return
-    cri = Cri(address)
+    seen = Seen()
+    cri = Cri(address, seen)
     image_address = config.getoption("--image-endpoint")
     try:
         version = cri.runtime.Version(api_pb2.VersionRequest(), timeout=10, wait_for_ready=True)
@@ -51,11 +56,13 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"{address} does not answer Version: {error.code().name} {error.details()}") from error
     config.stash[SUBJECT] = Subject(
         cri=cri,
-        images=Cri(image_address) if image_address else cri,
+        images=Cri(image_address, seen) if image_address else cri,
         image=config.getoption("--image"),
         logs=Path(tempfile.mkdtemp(prefix="wherry-t")),
         handler=config.getoption("--handler"),
         cgroup_parent=config.getoption("--cgroup-parent"),
+        cdi_dir=Path(config.getoption("--cdi-dir")),
+        seen=seen,
         name=version.runtime_name,
         version=version.runtime_version.lstrip("v"),
     )
@@ -67,6 +74,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if subject is None:
         return
     subject.sweep()
+    if config.getoption("--fields"):
+        Path(config.getoption("--fields")).write_text(json.dumps(subject.seen.fields, indent=1), encoding="utf-8")
     if subject.registry is not None:
         subject.registry.stop()
     shutil.rmtree(subject.logs, ignore_errors=True)

@@ -15,7 +15,8 @@ from typing import Any
 class Deviation:
     """One line of the table: versions are from `since` (included) until `before` (excluded), "" for no bound.
 
-    `always` is False for what fails only at times, or only on some hosts. `run` is False for what must not even be tried.
+    `always` is False for what fails only at times, or only on some hosts. `run` is False for what must
+    not even be tried, or would be waited for in vain.
     """
 
     test: str
@@ -36,6 +37,9 @@ _NO_METRICS = "metrics of pods are not served"
 _NO_EVENTS = "events are not served"
 _NO_LISTS = "the filter of ListImages is ignored"
 _NO_CHECKPOINTS = "checkpoints are not served"
+_NO_PODS_SAVED = "CheckpointPod and RestorePod are of cri-api 0.37"
+_NO_PRESSURE = "of cri-api 0.34, and on cgroup v2 alone"
+_NO_DEVICES = "CDI is not known, or not switched on"
 _NO_IMAGE_VOLUMES = "images as volumes are not known"
 
 
@@ -68,6 +72,13 @@ TABLE: tuple[Deviation, ...] = (
     _containerd("containers::test_status_has[[]supplemental groups]", "ContainerUser is not known", before=_OLD),
     _containerd("containers::test_*_container_is_no_error[[]StopContainer]", "NOT_FOUND is returned", before=_OLD),
     _containerd("containers::test_unknown_container_is_not_found[[]CheckpointContainer]", _NO_CHECKPOINTS, before=_OLD),
+    _containerd("checkpoint::test_container_is_saved_whole_or_not", _NO_CHECKPOINTS, before=_OLD),
+    _containerd("checkpoint::test_an_ended_container_is_not_saved", _NO_CHECKPOINTS, before=_OLD),
+    _containerd("checkpoint::test_pod_is_saved_and_comes_back_whole_or_not", _NO_PODS_SAVED),
+    _containerd("checkpoint::test_unknown_option_of_a_checkpoint_is_refused", _NO_PODS_SAVED),
+    _containerd("checkpoint::test_container_of_another_pod_is_not_saved", _NO_PODS_SAVED),
+    _containerd("checkpoint::test_nothing_is_restored_from_nothing", _NO_PODS_SAVED),
+    _containerd("checkpoint::test_unknown_pod_is_not_saved", _NO_PODS_SAVED),
     _containerd("events::*", _NO_EVENTS, before="1.7"),
     _containerd("exec::test_timeout_kills_the_children", "the command alone is killed", run=False),
     _containerd("exec::test_a_child_that_keeps_the_output", "the end of the output is waited for", run=False),
@@ -98,6 +109,12 @@ TABLE: tuple[Deviation, ...] = (
     _containerd("node::test_default_handler_has_a_feature*", "of cri-api 0.29", before=_OLD),
     _containerd("node::test_status_tells_of_supplemental_groups_policy", "of cri-api 0.31", before=_OLD),
     _containerd("node::test_runtime_config_has_a_driver", "of cri-api 0.28", before="1.7"),
+    _containerd("network::test_network_is_told_with_its_time", "NetworkUsage.timestamp stays 0"),
+    _containerd("network::test_other_interfaces_are_told_once", "eth0 alone is told of", run=False),
+    _containerd("registry::test_pull_with[[]for this host]", "server_address is parsed as a URL, which HOST:PORT is not"),
+    _containerd("registry::test_status_keeps_what_the_user_wrote", "user_specified_image is not kept"),
+    _containerd("resources::test_device_*", _NO_DEVICES, before=_OLD),
+    _containerd("resources::test_update_of_a_pod_with_overhead", "of cri-api 0.32", before="2.2"),
     _containerd("pods::test_status_has_the_containers", "only when events are enabled in its configuration"),
     _containerd("pods::test_status_has_the_newest_container_first", "only when events are enabled, and then in no order"),
     _containerd("pods::test_*_pod_is_no_error[[]StopPodSandbox]", "NOT_FOUND is returned", before=_OLD),
@@ -110,6 +127,11 @@ TABLE: tuple[Deviation, ...] = (
         always=False,
     ),
     _containerd("versions::test_unknown_fields_of_a_question[[]RuntimeConfig]", "of cri-api 0.28", before="1.7"),
+    _containerd("node::test_status_tells_of_user_namespaces_in*", "user namespaces are not known", before=_OLD),
+    _containerd("usage::test_pressure*", _NO_PRESSURE, always=False, run=False),
+    _containerd("usage::test_container_has[[]*swap]", "of cri-api 0.28, and on cgroup v2 alone", always=False, run=False),
+    _containerd("usage::test_container_has[[]IO]", _NO_PRESSURE, always=False, run=False),
+    _containerd("usage::test_metrics_are_explained", _NO_METRICS),
     _containerd("usage::test_cpu_rate", "usage_nano_cores needs its own collection, every 10 s", since=_OLD, always=False),
     _containerd("usage::test_list_leaves_out_what_has_ended", "what has ended is listed with nothing used"),
     _containerd("usage::test_stats_while_a_pod_ends", "a list fails for a pod that ends meanwhile", always=False),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from conformance.cri.seen import Seen
     from tests.support.registry import Registry
 
 OWNER = "conformance-cri"
@@ -98,6 +99,8 @@ class Subject:
     images: Cri
     image: str
     logs: Path
+    cdi_dir: Path
+    seen: Seen
     registry: Registry | None = None
     handler: str = ""
     cgroup_parent: str = ""

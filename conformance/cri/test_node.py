@@ -83,6 +83,20 @@ def test_status_tells_of_supplemental_groups_policy(subject: Subject) -> None:
     assert subject.cri.runtime.Status(api_pb2.StatusRequest(), timeout=5).features.supplemental_groups_policy is True
 
 
+def test_status_tells_of_user_namespaces_in_the_node_s_network(subject: Subject) -> None:
+    """It is told as it is: where it says so, such a pod runs; elsewhere it is refused."""
+    told = subject.cri.runtime.Status(api_pb2.StatusRequest(), timeout=5).features.user_namespaces_host_network
+    config = subject.pod()
+    mapping = api_pb2.IDMapping(host_id=1_000_000, container_id=0, length=65536)
+    options = api_pb2.UserNamespace(mode=api_pb2.POD, uids=[mapping], gids=[mapping])
+    config.linux.security_context.namespace_options.userns_options.CopyFrom(options)
+    try:
+        ran = subject.run_config(config).finish(("true",)).exit_code == 0
+    except grpc.RpcError:
+        ran = False
+    assert ran is told
+
+
 def test_status_tells_of_mount_options(subject: Subject) -> None:
     assert subject.cri.runtime.Status(api_pb2.StatusRequest(), timeout=5).features.mount_options is True
 

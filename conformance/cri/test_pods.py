@@ -108,6 +108,20 @@ def test_sysctl(subject: Subject) -> None:
     assert found.split() == [b"20000", b"20100"]
 
 
+def test_what_kubelet_says_of_the_sandbox_s_process(subject: Subject) -> None:
+    """A runtime with a process of its own in each pod confines it by this; another has no use for it."""
+    config = subject.pod()
+    security = config.linux.security_context
+    security.run_as_user.value, security.run_as_group.value = 65535, 65535
+    security.supplemental_groups.extend([7, 8])
+    security.supplemental_groups_policy = api_pb2.Strict
+    security.readonly_rootfs = True
+    security.seccomp.profile_type = api_pb2.SecurityProfile.RuntimeDefault
+    security.seccomp_profile_path = "runtime/default"
+    security.apparmor.profile_type = api_pb2.SecurityProfile.Unconfined
+    assert subject.run_config(config).finish(("true",)).exit_code == 0
+
+
 def test_port_mapping_is_kept(subject: Subject) -> None:
     mapping = api_pb2.PortMapping(protocol=api_pb2.TCP, container_port=80, host_port=0)
     assert subject.cri.pod_status(subject.run(network=True, port_mappings=[mapping]).id).state == api_pb2.SANDBOX_READY

@@ -293,6 +293,67 @@ def test_user_namespace(subject: Subject, network: bool) -> None:
     assert os.stat(f"/proc/{subject.cri.info(container)['pid']}").st_uid == 1_000_000
 
 
+def test_user_namespace_of_two_ranges_is_refused(subject: Subject) -> None:
+    """A pod has one range that begins at 0: kubelet gives no other, and not every id would have a mapping."""
+    from conformance.cri.subject import refused
+
+    config = subject.pod(network=True)
+    _mapped(config)
+    options = config.linux.security_context.namespace_options.userns_options
+    second = api_pb2.IDMapping(host_id=3_000_000, container_id=65536, length=1000)
+    options.uids.append(second)
+    options.gids.append(second)
+    before = subject.pod_ids()
+    refused(lambda: subject.run_config(config))
+    assert subject.pod_ids() == before
+
+
+def test_user_namespace_with_a_mapped_volume(subject: Subject, folder: Path) -> None:
+    """The node's root is the container's on the volume, though its processes have other ids on the node."""
+    config = subject.pod(network=True)
+    _mapped(config)
+    pod = subject.run_config(config)
+    maps = config.linux.security_context.namespace_options.userns_options
+    mount = api_pb2.Mount(container_path="/vol", host_path=str(folder), uidMappings=maps.uids, gidMappings=maps.gids)
+    script = "stat -c %u:%g /vol/file; echo x > /vol/made; tr -s ' ' < /proc/self/uid_map"
+    assert pod.shell(script, mounts=[mount]) == "0:0\n 0 1000000 65536\n"
+    made = os.stat(folder / "made")
+    assert (made.st_uid, made.st_gid) == (0, 0)
+
+
+def test_the_node_s_ipc_namespace(subject: Subject) -> None:
+    config = subject.pod()
+    config.linux.security_context.namespace_options.ipc = api_pb2.NODE
+    inside = subject.cri.execute(subject.run_config(config).run(), "readlink", "/proc/self/ns/ipc").stdout.decode().strip()
+    assert inside == os.readlink("/proc/self/ns/ipc")
+
+
+PROFILES = {"": "0", "unconfined": "0", "runtime/default": "2", "docker/default": "2", "localhost/FILE": "2"}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_seccomp_profile_of_an_older_client(shared_pod: Pod, folder: Path, name: str) -> None:
+    """The strings that SecurityProfile has replaced mean what they meant."""
+    (folder / "profile").write_text(
+        '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["acct"], "action": "SCMP_ACT_ERRNO"}]}'
+    )
+    order = shared_pod.order(("sh", "-c", "grep Seccomp: /proc/self/status | cut -f2"))
+    _security(order).seccomp_profile_path = name.replace("FILE", str(folder / "profile"))
+    container = shared_pod.cri.create(shared_pod.id, order, shared_pod.config)
+    shared_pod.cri.start(container)
+    from conformance.cri.subject import log_texts
+
+    assert log_texts(shared_pod.cri.wait_exit(container).log_path) == [f"stdout/F {PROFILES[name]}\n"]
+
+
+def test_no_apparmor_profile_of_an_older_client(subject: Subject, shared_pod: Pod) -> None:
+    order = shared_pod.order(("true",))
+    _security(order).apparmor_profile = "unconfined"
+    container = subject.cri.create(shared_pod.id, order, shared_pod.config)
+    subject.cri.start(container)
+    assert subject.cri.wait_exit(container).exit_code == 0
+
+
 def test_privileged_in_an_unprivileged_pod_is_refused(subject: Subject, shared_pod: Pod) -> None:
     from conformance.cri.subject import refused
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +59,42 @@ CONTAINER: dict[str, Callable[[api_pb2.ContainerStats], Any]] = {
     "memory usage": lambda stats: stats.memory.usage_bytes.value >= stats.memory.working_set_bytes.value,
     "resident memory": lambda stats: stats.memory.rss_bytes.value > 0,
     "page faults": lambda stats: stats.memory.page_faults.value > 0,
+    "major page faults": lambda stats: stats.memory.HasField("major_page_faults"),
     "available memory": lambda stats: 0 < stats.memory.available_bytes.value <= 128 * MIB,
+    "swap": lambda stats: stats.swap.timestamp and stats.swap.HasField("swap_usage_bytes"),
+    "available swap": lambda stats: stats.swap.HasField("swap_available_bytes"),
+    "IO": lambda stats: stats.io.timestamp,
     "writable layer": lambda stats: stats.writable_layer.timestamp and stats.writable_layer.fs_id.mountpoint,
 }
+
+
+PRESSURES: dict[str, Callable[[Any], api_pb2.PsiStats]] = {
+    "cpu": lambda stats: stats.cpu.psi,
+    "memory": lambda stats: stats.memory.psi,
+    "io": lambda stats: stats.io.psi,
+}
+TELLS_PRESSURE = any(os.path.exists(f"/sys/fs/cgroup/{folder}cpu.pressure") for folder in ("", "unified/"))
+"""Whether the kernel tells of pressure in control groups, at which a container's are."""
+
+if TELLS_PRESSURE:
+
+    @pytest.mark.parametrize("name", PRESSURES)
+    def test_pressure(subject: Subject, busy: str, busy_pod: Pod, name: str) -> None:
+        for stats in (_container(subject, busy), _pod(subject, busy_pod.id).linux):
+            pressure = PRESSURES[name](stats)
+            assert pressure.HasField("Full")
+            assert pressure.HasField("Some")
+            for data in (pressure.Full, pressure.Some):
+                assert all(0 <= average <= 100 for average in (data.Avg10, data.Avg60, data.Avg300))
+            assert pressure.Some.Total >= pressure.Full.Total
+
+    def test_pressure_grows(subject: Subject, shared_pod: Pod) -> None:
+        """Two loops that share a fifth of a processor wait for each other, or for their next turn."""
+        order = shared_pod.order(("sh", "-c", "while :; do :; done & while :; do :; done"))
+        order.linux.resources.cpu_period, order.linux.resources.cpu_quota = 100_000, 20_000
+        container = subject.cri.create(shared_pod.id, order, shared_pod.config)
+        subject.cri.start(container)
+        wait_for(lambda: _container(subject, container).cpu.psi.Some.Avg10 > 0, "pressure to be told", seconds=20)
 
 
 @pytest.mark.parametrize("name", CONTAINER)
@@ -166,6 +200,27 @@ def test_stream_gives_what_the_list_gives(subject: Subject, busy: str, name: str
     assert streamed
 
 
+ONE_OF_THEM: dict[str, Callable[[Pod, str], tuple[Any, str]]] = {
+    "StreamPodSandboxes": lambda pod, _one: (api_pb2.PodSandboxFilter(id=pod.id), pod.id),
+    "StreamContainers": lambda _pod, one: (api_pb2.ContainerFilter(id=one), one),
+    "StreamContainerStats": lambda _pod, one: (api_pb2.ContainerStatsFilter(id=one), one),
+    "StreamPodSandboxStats": lambda pod, _one: (api_pb2.PodSandboxStatsFilter(id=pod.id), pod.id),
+}
+
+
+@pytest.mark.parametrize("name", ONE_OF_THEM)
+def test_stream_filters_by_id(subject: Subject, shared_pod: Pod, sleeper: str, name: str) -> None:
+    wanted, expected = ONE_OF_THEM[name](shared_pod, sleeper)
+    parts = getattr(subject.cri.runtime, name)(getattr(api_pb2, f"{name}Request")(filter=wanted), timeout=10)
+    assert [_name(one) for part in parts for one in getattr(part, STREAMS[name][0])] == [expected]
+
+
+def test_stream_of_images_filters_by_name(subject: Subject) -> None:
+    wanted = api_pb2.ImageFilter(image=api_pb2.ImageSpec(image=subject.image))
+    parts = subject.images.images.StreamImages(api_pb2.StreamImagesRequest(filter=wanted), timeout=10)
+    assert [subject.image in one.repo_tags for part in parts for one in part.images] == [True]
+
+
 def _name(message: Any) -> str:
     for path in (("id",), ("attributes", "id"), ("pod_sandbox_id",)):
         value = message
@@ -193,6 +248,15 @@ def test_metrics_are_described(subject: Subject, busy: str, busy_pod: Pod) -> No
     assert {one.name for one in container.metrics} >= {"container_cpu_usage_seconds_total", "container_memory_usage_bytes"}
     for metric in [*pod.metrics, *container.metrics]:
         assert described[metric.name] == len(metric.label_values)
+    kinds = {metric.name: metric.metric_type for metric in container.metrics}
+    assert kinds["container_cpu_usage_seconds_total"] == api_pb2.COUNTER
+    assert kinds["container_memory_usage_bytes"] == api_pb2.GAUGE
+
+
+def test_metrics_are_explained(subject: Subject) -> None:
+    found = subject.cri.runtime.ListMetricDescriptors(api_pb2.ListMetricDescriptorsRequest(), timeout=10).descriptors
+    assert len({one.name for one in found}) == len(found)
+    assert all(one.help and one.label_keys for one in found)
 
 
 def _update(subject: Subject, container: str, **fields: Any) -> None:

@@ -23,10 +23,10 @@ LIMIT = 64 * 1024 * 1024
 class Cri:
     """A connection to a CRI endpoint."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *interceptors: Any) -> None:
         target = address if "://" in address else f"unix://{address}"
         options = [("grpc.max_receive_message_length", LIMIT), ("grpc.max_send_message_length", LIMIT)]
-        self.channel = grpc.insecure_channel(target, options=options)
+        self.channel = grpc.intercept_channel(grpc.insecure_channel(target, options=options), *interceptors)
         self.runtime: Any = api_pb2_grpc.RuntimeServiceStub(self.channel)
         self.images: Any = api_pb2_grpc.ImageServiceStub(self.channel)
         self.wherry: Any = wherry_pb2_grpc.WherryServiceStub(self.channel)

@@ -248,6 +248,7 @@ disabled_plugins = {disabled}
         pause = f'[plugins.{cri}]\n  sandbox_image = "{PAUSE}"\n'
         if newer:
             pause = f'[plugins."io.containerd.cri.v1.images".pinned_images]\n  sandbox = "{PAUSE}"\n[plugins.{cri}]\n'
+            pause += f'  cdi_spec_dirs = ["{self.folder}/cdi"]\n'
         return (
             head
             + f"""\

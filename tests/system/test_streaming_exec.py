@@ -172,23 +172,6 @@ async def test_over_websocket(wherryd: Wherryd, container: str, protocol: str) -
     assert failed_with(json.loads(b"".join(part[1:] for part in said if part[0] == 3))) == 4
 
 
-async def test_a_gigabyte_over_websocket(wherryd: Wherryd, container: str) -> None:
-    url = exec_url(wherryd, container, "head", "-c", str(GIGABYTE), "/dev/zero")
-    async with aiohttp.ClientSession() as session, session.ws_connect(url, protocols=["v5.channel.k8s.io"]) as socket:
-        total = 0
-        async for message in socket:
-            total += len(message.data) - 1 if message.data[0] == 1 else 0
-    assert total == GIGABYTE
-    url = exec_url(wherryd, container, "wc", "-c", stdin=True)
-    async with aiohttp.ClientSession() as session, session.ws_connect(url, protocols=["v5.channel.k8s.io"]) as socket:
-        block = b"\x00" + bytes(1_000_000)
-        for _ in range(GIGABYTE // 1_000_000):
-            await socket.send_bytes(block)
-        await socket.send_bytes(b"\xff\x00")
-        said = [message.data async for message in socket]
-    assert int(b"".join(part[1:] for part in said if part[0] == 1)) == GIGABYTE
-
-
 async def test_tokens_are_good_once(wherryd: Wherryd, container: str) -> None:
     url = exec_url(wherryd, container, "true")
     async with command(url, "stdout", "stderr") as opened:

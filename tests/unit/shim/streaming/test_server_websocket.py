@@ -9,10 +9,8 @@ import json
 import aiohttp
 import pytest
 
-from shim.streaming import spdy
-from shim.streaming.dial import PortForward
-from shim.streaming.mux import SpdyMux
 from shim.streaming.requests import AttachStream, PortForwardStream
+from tests.support.websocket import TUNNEL, TUNNEL_V2, tunnel
 from tests.unit.shim.streaming.backend import Parts, order, tcp_echo
 
 
@@ -140,56 +138,13 @@ async def test_port_forward_over_plain_websocket(parts: Parts) -> None:
         assert b"nobody listens on 1" in said[3]
 
 
-class TunnelLink:
-    """A ByteLink on a client's WebSocket."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self.socket = socket
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._out: asyncio.Queue[bytes] = asyncio.Queue()
-        self.on_data = lambda _data: None
-        self.tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._receive())]
-
-    async def _send(self) -> None:
-        while True:
-            await self.socket.send_bytes(await self._out.get())
-
-    async def _receive(self) -> None:
-        async for message in self.socket:
-            self.on_data(message.data)
-
-    def write(self, data: bytes) -> None:
-        if data:
-            self._out.put_nowait(data)
-
-    async def drain(self) -> None:
-        """Never full."""
-
-    def hold(self, *, wanted: bool) -> None:
-        """Never held."""
-
-    async def finish(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-
-    def abort(self) -> None:
-        """Nothing to do."""
-
-
-@pytest.mark.parametrize("protocol", ["SPDY/3.1+portforward.k8s.io", "v2.portforward.k8s.io"])
+@pytest.mark.parametrize("protocol", [TUNNEL, TUNNEL_V2])
 async def test_spdy_tunnelled_through_websocket(parts: Parts, protocol: str) -> None:
     server, _backend = parts
-    async with tcp_echo() as port, aiohttp.ClientSession() as session, session.ws_connect(
-        await server.url(PortForwardStream(pod_id="p", ports=())), protocols=[protocol]
-    ) as socket:  # fmt: skip
-        assert socket.protocol == protocol
-        link = TunnelLink(socket)
-        mux = SpdyMux(link, spdy.Role.CLIENT)
-        link.on_data = mux.receive
-        forward = PortForward(mux)
+    url = await server.url(PortForwardStream(pod_id="p", ports=()))
+    async with tcp_echo() as port, tunnel(url, protocol) as forward:
         data, error = forward.connect(port)
         await data.write(b"through the tunnel" * 1000)
         data.finish()
         assert await data.read_all(1 << 20) == b"through the tunnel" * 1000
         assert await error.read_all(10) == b""
-        await link.finish()
