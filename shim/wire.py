@@ -45,6 +45,8 @@ _FULL = (28, 122)
 _LIMITING = ("limit the container", "plan the cgroup")
 _BAD_VALUE = (None, 22, 34, 75)
 """Of a limit: none that could be written at all, EINVAL, ERANGE and EOVERFLOW."""
+_NO_PLACE = (20, 21)
+"""Of a mount: ENOTDIR and EISDIR, a path through a file, or a file and a directory that are to cover each other."""
 _CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 _NOSIGNAL = int(socket.MSG_NOSIGNAL)
@@ -225,6 +227,8 @@ def _code_of_fault(fault: dict[str, Any]) -> str:
     kind, number = str(fault.get("kind")), fault.get("errno")
     if kind == "cgroup" and str(fault.get("step")).startswith(_LIMITING):
         return "INVALID_ARGUMENT" if number in _BAD_VALUE else "FAILED_PRECONDITION"
+    if number in _NO_PLACE and str(fault.get("step")).startswith("mount "):
+        return "INVALID_ARGUMENT"
     return _NO_SPACE if number in _FULL else _FAULT_CODES.get(kind, "UNKNOWN")
 
 

@@ -48,7 +48,7 @@ def _inner(field: FieldDescriptor, value: Any) -> list[Message]:
     return list(value) if field.is_repeated else [value]
 
 
-class Seen(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]  # grpc has no types
+class Seen(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):  # type: ignore[type-arg]  # the stubs alone are generic
     """Notes the fields of requests and answers, each with the first test that met it."""
 
     def __init__(self) -> None:

@@ -128,8 +128,8 @@ def test_container_of_another_pod_is_not_saved(subject: Subject, pod: Pod, sleep
 
 def test_nothing_is_restored_from_nothing(subject: Subject, place: Path) -> None:
     before = subject.pod_ids()
-    for fields in ({}, {"options": UNKNOWN_OPTIONS}):
-        request = api_pb2.RestorePodRequest(checkpoint_path=str(place / "none"), config=subject.pod(), **fields)
+    for options in ({}, UNKNOWN_OPTIONS):
+        request = api_pb2.RestorePodRequest(checkpoint_path=str(place / "none"), config=subject.pod(), options=options)
         refused(lambda request=request: subject.cri.runtime.RestorePod(request, timeout=20))  # type: ignore[misc]  # no default in a lambda
     assert subject.pod_ids() == before
 

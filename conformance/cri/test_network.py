@@ -116,7 +116,8 @@ def test_two_pods_cannot_have_one_port(subject: Subject) -> None:
 
 def _network(subject: Subject, pod: Pod) -> api_pb2.NetworkUsage:
     request = api_pb2.PodSandboxStatsRequest(pod_sandbox_id=pod.id)
-    return subject.cri.runtime.PodSandboxStats(request, timeout=10).stats.linux.network
+    answer: api_pb2.PodSandboxStatsResponse = subject.cri.runtime.PodSandboxStats(request, timeout=10)
+    return answer.stats.linux.network
 
 
 @pytest.mark.parametrize("name", ["rx_bytes", "tx_bytes", "rx_errors", "tx_errors"])

@@ -85,7 +85,8 @@ def _denials() -> tuple[Any, ...]:
 
 def _shown(subject: Subject, name: str) -> api_pb2.Image:
     request = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=name))
-    return subject.images.images.ImageStatus(request, timeout=10).image
+    answer: api_pb2.ImageStatusResponse = subject.images.images.ImageStatus(request, timeout=10)
+    return answer.image
 
 
 def test_credentials_are_not_kept(subject: Subject, closed: Registry, kept: tuple[str, TestImage]) -> None:

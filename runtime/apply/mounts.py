@@ -149,6 +149,15 @@ def _empty_layer() -> str:
 _KERNEL_TYPES = ("proc", "sysfs")
 
 
+def _refuse_kind(error: OSError, target: int, destination: str, *, is_directory: bool) -> None:
+    """Say it where a directory was to cover a file or a file a directory: the kernel's word is "invalid argument"."""
+    covers_directory = stat.S_ISDIR(os.fstat(target).st_mode)
+    if covers_directory != is_directory:
+        number = errno.EISDIR if covers_directory else errno.ENOTDIR
+        message = "a file cannot be mounted on a directory" if covers_directory else "a directory cannot be mounted on a file"
+        raise RuntimeFault(message, step=f"mount on {destination}", errno=number) from error
+
+
 class Mounter:
     """Attach mounts below one root; `sources` are the detached binds the creator cloned, by the index of their plan."""
 
@@ -165,6 +174,9 @@ class Mounter:
         try:
             self._refuse_proc(target, destination)
             k.move_mount(fd, target, path=destination)
+        except OSError as error:
+            _refuse_kind(error, target, destination, is_directory=is_directory)
+            raise
         finally:
             os.close(target)
             os.close(fd)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, BinaryIO
 
+from shim.client.errors import ClientError
 from shim.client.watch import DirectoryWatch
 
 if TYPE_CHECKING:
@@ -61,11 +64,10 @@ def moment(text: str) -> datetime:
 
 def read(path: str) -> Iterator[Line]:
     """Give the lines that are there now; nothing when there is no file."""
-    try:
-        with open(path, "rb") as file:
+    file = _open(path)
+    if file is not None:
+        with file:
             yield from _complete(file, bytearray())
-    except FileNotFoundError:
-        return
 
 
 def _complete(file: BinaryIO, rest: bytearray) -> Iterator[Line]:
@@ -107,15 +109,28 @@ def follow(path: str, running: Callable[[], bool]) -> Iterator[Line]:
 
 
 def _open(path: str) -> BinaryIO | None:
+    """Open a log, None where there is none.
+
+    The daemon makes ordinary files. A pod that has the log directory as a volume may put a link to another file of the node in
+    the place of one, or a pipe on which the reader would wait for ever.
+    """
     try:
-        return open(path, "rb")
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ClientError(f"cannot read {path}: it is a symbolic link, and logs are not") from error
+        raise
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise ClientError(f"cannot read {path}: it is no ordinary file, and logs are")
+    return os.fdopen(number, "rb")
 
 
 def _rotated(file: BinaryIO, path: str) -> bool:
     try:
-        return not os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        return not os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
     except FileNotFoundError:
         return False
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from cni import conflist, plugins, wire
 from cni.client import Attachment, Client
 from cni.conflist import NetworkList
-from cni.errors import CniFault, ConfigFault, PluginTimeout
-from shim.errors import UNDONE, DeadlineExceeded, InvalidArgument, Unavailable, WherryError
+from cni.errors import CniFault, Code, ConfigFault, PluginFault, PluginTimeout
+from shim.errors import UNDONE, DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable, WherryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,9 +42,20 @@ def run(params: dict[str, Any], _fds: list[int], _report: Callable[[dict[str, An
     except PluginTimeout as fault:
         raise DeadlineExceeded(f"network: {_text(fault)}") from fault
     except CniFault as fault:
-        error = NetworkError(f"network: {_text(fault)}")
+        error = _kind(fault)(f"network: {_text(fault)}")
         error.details = {UNDONE: params["action"] == "add" and not getattr(fault, "__notes__", ())}
         raise error from fault
+
+
+def _kind(fault: CniFault) -> type[WherryError]:
+    """Say whose fault it is: the node's (no plugin, no good configuration), nobody's (later, perhaps), or a plugin's word."""
+    if fault.code in {Code.TRY_AGAIN_LATER, Code.PLUGIN_NOT_AVAILABLE_LIMITED} or (
+        isinstance(fault, PluginFault) and fault.code == Code.PLUGIN_NOT_AVAILABLE
+    ):
+        return Unavailable
+    if fault.code in {Code.PLUGIN_NOT_AVAILABLE, Code.INVALID_CONFIG, Code.INCOMPATIBLE_VERSION}:
+        return FailedPrecondition
+    return NetworkError
 
 
 def _text(fault: CniFault) -> str:

@@ -267,6 +267,16 @@ def use_plugin(wherryd: Wherryd, script: str) -> None:
             Code.UNKNOWN,
             "no more",
         ),
+        (
+            'test "$CNI_COMMAND" = ADD || exit 0; echo \'{"code": 11, "msg": "not yet"}\'; exit 1',
+            Code.UNAVAILABLE,
+            "not yet",
+        ),
+        (
+            'test "$CNI_COMMAND" = ADD || exit 0; echo \'{"code": 7, "msg": "no range"}\'; exit 1',
+            Code.FAILED_PRECONDITION,
+            "no range",
+        ),
         ("echo this is no JSON; exit 0", Code.UNKNOWN, "testplugin"),
         ('test "$CNI_COMMAND" = ADD || exit 0; sleep 1000 & sleep 1000', Code.DEADLINE_EXCEEDED, "testplugin"),
         ('test "$CNI_COMMAND" = ADD || exit 0; kill -9 $$', Code.UNKNOWN, "testplugin"),
@@ -291,7 +301,7 @@ def test_a_plugin_that_is_not_there_leaves_nothing_in_the_way(wherryd: Wherryd, 
     plugin.rename(plugin.with_name("hidden"))
     for _ in range(2):
         code, details = code_of(lambda: wherryd.cri.run_pod(config))
-        assert (code, "'testplugin' is neither bundled nor found" in details) == (Code.UNKNOWN, True), details
+        assert (code, "'testplugin' is neither bundled nor found" in details) == (Code.FAILED_PRECONDITION, True), details
         assert wherryd.cri.pods() == []
         assert left(wherryd) == []
     plugin.with_name("hidden").rename(plugin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shim.client import logfile
+from shim.client.errors import ClientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,3 +118,14 @@ def test_follow_crosses_a_rotation(tmp_path: Path) -> None:
             writer.start()
     writer.join()
     assert seen == [b"line 1\n", b"line 2\n", b"line 3\n", b"line 4\n"]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
+def test_what_was_put_in_the_place_of_a_log(tmp_path: Path, kind: str) -> None:
+    """A pod with the log directory as a volume leads nobody who reads logs to another file, and lets nobody wait."""
+    secret, path = tmp_path / "secret", tmp_path / "0.log"
+    secret.write_text("2026-01-01T00:00:00Z stdout F secret\n")
+    {"link": lambda: path.symlink_to(secret), "pipe": lambda: os.mkfifo(path), "directory": path.mkdir}[kind]()
+    for reading in (logfile.read(str(path)), logfile.follow(str(path), lambda: False)):
+        with pytest.raises(ClientError, match="cannot read"):
+            next(iter(reading))
