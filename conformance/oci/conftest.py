@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from conformance.oci.support import host, wait
+from conformance.oci.support import criu, host, wait
 from conformance.oci.support.case import Case
 from conformance.oci.support.runtime import Runtime, identify
+from conformance.oci.support.saving import Saving
 from conformance.support import verdicts
 
 if TYPE_CHECKING:
@@ -112,6 +113,13 @@ def busybox(scratch: Path) -> Path:
 def case(runtime: Runtime, busybox: Path, scratch: Path) -> Case:
     """Give a bundle; it is closed, and its leaks judged, as part of the test."""
     return Case(runtime, busybox, scratch)
+
+
+@pytest.fixture
+def saving(case: Case, runtime: Runtime) -> Saving:
+    """Give a container to be saved, where the runtime and a criu can."""
+    criu.need(runtime)
+    return Saving(case)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from runtime.checkpoint.message import CGROUP_MODES, DUMP, OPTIONS, OPTS, PRE_DU
 from runtime.errors import StateFault, UsageFault
 from runtime.kernel.namespace import CLONE_NEWNET, setns
 from runtime.launch.creator import load_spec
-from runtime.plan.checkpoint import Known, external_mounts, outside_key, parse_mountinfo
+from runtime.plan.checkpoint import Known, Stream, external_mounts, is_outside, outside_key, parse_mountinfo
 from runtime.plan.devices import plan_devices
 from runtime.plan.mounts import plan_mounts
 from runtime.request import CreateRequest
@@ -152,7 +152,7 @@ def _outside(request: DumpRequest, state: ContainerState, spec: Spec) -> Fields:
     streams = _streams(state.pid, lines)
     notes.write(request.options.images, mounts, streams)
     fields: Fields = [(OPTIONS["ext_mnt"], encode([(1, one.point), (2, one.point)])) for one in mounts]
-    fields += [(OPTIONS["external"], key) for key in streams if key.startswith("file[")]
+    fields += [(OPTIONS["external"], key) for key in streams if is_outside(key)]
     return fields
 
 
@@ -200,8 +200,11 @@ def _streams(pid: int, lines: tuple[MountLine, ...]) -> tuple[str, str, str]:
         except OSError:
             keys.append("")
             continue
-        plain = stat.S_ISREG(status.st_mode) or stat.S_ISCHR(status.st_mode) or stat.S_ISFIFO(status.st_mode)
-        keys.append(outside_key(link, mount, status.st_ino, inner) if plain else "")
+        character = stat.S_ISCHR(status.st_mode)
+        plain = stat.S_ISREG(status.st_mode) or character or stat.S_ISFIFO(status.st_mode)
+        device = status.st_rdev if character else 0
+        stream = Stream(link=link, mount=mount, inode=status.st_ino, device=device, filesystem=status.st_dev)
+        keys.append(outside_key(stream, inner) if plain else "")
     return keys[0], keys[1], keys[2]
 
 

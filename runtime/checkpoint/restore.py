@@ -20,7 +20,7 @@ from runtime.launch.ending import end_process, remove_folder
 from runtime.launch.inherited import Inherited
 from runtime.launch.outside import write_pid_file
 from runtime.launch.protocol import make_links
-from runtime.plan.checkpoint import Known, cgroup_externals
+from runtime.plan.checkpoint import Known, cgroup_externals, is_outside
 from runtime.plan.launch import plan_launch
 from runtime.privilege import standing
 from runtime.record import replace
@@ -200,17 +200,18 @@ class Restoration:
         return OPTIONS["inherit_fd"], encode([(1, key), (2, number)])
 
     def _stream_fields(self) -> Fields:
-        """Give the restored init our streams in place of those it had from outside."""
+        """Give the restored init our streams in place of those it had from outside.
+
+        They are copies: criu takes away what it inherits, and looks at its own stdin for the terminal of a shell's job.
+        """
         streams = notes.read_streams(self.request.options.images)
+        ours = self.request.create.stdio or (0, 1, 2)
         fields: Fields = []
-        for number, key in enumerate(streams):
-            if key.startswith("pipe:"):
-                fields.append((OPTIONS["inherit_fd"], encode([(1, key), (2, number)])))
-            elif key.startswith("file["):
-                fields += [
-                    (OPTIONS["external"], key),
-                    (OPTIONS["inherit_fd"], encode([(1, key), (2, number)])),
-                ]
+        for number, key in zip(ours, streams, strict=False):
+            if is_outside(key):
+                fields.append((OPTIONS["external"], key))
+            if key:
+                fields.append(self._inherit(key, number))
         return fields
 
     def _ask(self, fields: Fields, scene: stage.Stage, inherited: Inherited) -> None:
@@ -241,6 +242,8 @@ class Restoration:
 
     def _notified(self, script: str, pid: int, fds: tuple[int, ...]) -> None:
         if script == "setup-namespaces":
+            if "network" in self.plan.namespaces.new:
+                _raise_loopback(pid)  # now, because connections are bound to its address
             self._hooks(pid)
         elif script == "post-restore":
             self._note_init(pid)
@@ -262,8 +265,6 @@ class Restoration:
             namespaces = (*namespaces, "time")  # criu's, which keeps the clocks going from where they stood
         self.state = replace(self.state, pid=pid, start_time=start, created=creator.now(), namespaces=namespaces)
         save(self.request.create.state_root, self.state)
-        if "network" in self.plan.namespaces.new:
-            _raise_loopback(pid)
 
     def _hooks(self, pid: int) -> None:
         if self.plan.has_runtime_hooks():

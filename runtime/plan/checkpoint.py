@@ -6,6 +6,8 @@ it by that name when the container is restored.
 
 from __future__ import annotations
 
+import os
+
 from runtime.record import Record
 
 TYPE_CHECKING = False
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from runtime.spec.lasting import Pairs
 
 _CGROUP_TYPES = ("cgroup", "cgroup2")
+_TERMINALS = (4, 5, *range(136, 144), 188)
+"""Majors that criu takes for terminals: consoles, /dev/tty and its kin, pseudoterminals, serial lines (Linux's devices.txt)."""
 
 
 class MountLine(Record):
@@ -128,13 +132,27 @@ def cgroup_externals(known: Known) -> tuple[External, ...]:
     return tuple(found)
 
 
-def outside_key(link: str, mount: int, inode: int, inner: frozenset[int]) -> str:
-    """Give criu's name of a standard stream that reaches outside, empty for one that does not.
+class Stream(Record):
+    """An open file as /proc/PID/fd/N (`link`), fdinfo (`mount`) and stat(2) show it; `device` is that of a character device."""
 
-    `link` is what /proc/PID/fd/N shows, `mount` and `inode` what fdinfo and stat say, `inner` the container's mounts.
-    """
-    if link.startswith("pipe:"):
-        return link
-    if link.startswith("/") and mount not in inner:
-        return f"file[{mount:x}:{inode:x}]"
-    return ""
+    link: str
+    mount: int
+    inode: int
+    device: int = 0
+    filesystem: int = 0
+
+
+def outside_key(stream: Stream, inner: frozenset[int]) -> str:
+    """Give criu's name of a standard stream that is outside the container's mounts `inner`, empty for one that is not."""
+    if stream.link.startswith("pipe:"):
+        return stream.link
+    if not stream.link.startswith("/") or stream.mount in inner:
+        return ""
+    if stream.device and os.major(stream.device) in _TERMINALS:
+        return f"tty[{stream.device:x}:{stream.filesystem:x}]"
+    return f"file[{stream.mount:x}:{stream.inode:x}]"
+
+
+def is_outside(key: str) -> bool:
+    """Tell whether criu has to be told of a stream by its name; a pipe it finds by itself."""
+    return key.startswith(("file[", "tty["))

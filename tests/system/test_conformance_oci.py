@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.criu import working_criu
 from tests.system.oci_node import HYBRID, OURS, RUNTIMES, program
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -52,7 +53,14 @@ def verdicts() -> dict[str, tuple[int, str]]:
         ]
         if runtime == "crun" and os.path.isdir(HYBRID):
             command = ["unshare", "-m", "sh", "-c", f'umount {HYBRID}; exec "$0" "$@"', *command]
-        started[runtime] = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        started[runtime] = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"OCI_CRIU": working_criu()},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
     try:
         return {
             runtime: (process.communicate(timeout=850)[0], process.returncode)[::-1] for runtime, process in started.items()

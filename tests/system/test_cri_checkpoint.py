@@ -13,7 +13,7 @@ import pytest
 
 from shim.gen.runtime.v1 import api_pb2
 from tests.support import images
-from tests.support.criu import FETCH, working_criu
+from tests.support.criu import need_criu
 from tests.support.daemon import BUSYBOX
 from tests.support.wait import wait_for
 
@@ -36,10 +36,7 @@ UNSUPPORTED = "mkdir -p /root; exec 9>/root/big; dd if=/dev/zero of=/root/big bs
 @pytest.fixture(autouse=True)
 def criu_in_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the daemon find a criu that works on this kernel."""
-    path = working_criu()
-    if not path:
-        pytest.skip(f"no criu here works on this kernel: {FETCH}")
-    monkeypatch.setenv("PATH", f"{os.path.dirname(path)}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{os.path.dirname(need_criu())}:{os.environ['PATH']}")
 
 
 class Scene:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.plan.checkpoint import External, Known, cgroup_externals, external_mounts, outside_key, parse_mountinfo
+from runtime.plan.checkpoint import (
+    External,
+    Known,
+    Stream,
+    cgroup_externals,
+    external_mounts,
+    is_outside,
+    outside_key,
+    parse_mountinfo,
+)
 from runtime.plan.mounts import MountPlan
 
 MOUNTINFO = r"""
@@ -73,14 +82,19 @@ def test_cgroups_of_a_container_to_come() -> None:
 
 
 @pytest.mark.parametrize(
-    ("link", "mount", "key"),
+    ("link", "mount", "device", "key"),
     [
-        ("pipe:[123]", 15, "pipe:[123]"),
-        ("/dev/null", 99, "file[63:2a]"),
-        ("/dev/pts/0", 20, ""),
-        ("socket:[5]", 99, ""),
-        ("/var/log/x", 255, "file[ff:2a]"),
+        ("pipe:[123]", 15, 0, "pipe:[123]"),
+        ("/dev/null", 99, 0x103, "file[63:2a]"),
+        ("/dev/pts/0", 20, 0x8800, ""),
+        ("/dev/pts/0", 99, 0x8800, "tty[8800:18]"),
+        ("/dev/console", 99, 0x501, "tty[501:18]"),
+        ("socket:[5]", 99, 0, ""),
+        ("/var/log/x", 255, 0, "file[ff:2a]"),
     ],
 )
-def test_streams_from_outside(link: str, mount: int, key: str) -> None:
-    assert outside_key(link, mount, 42, frozenset((20, 21))) == key
+def test_streams_from_outside(link: str, mount: int, device: int, key: str) -> None:
+    """A terminal has a name of another form: criu does not take it by that of a file."""
+    stream = Stream(link=link, mount=mount, inode=42, device=device, filesystem=0x18)
+    assert outside_key(stream, frozenset((20, 21))) == key
+    assert is_outside(key) == key.startswith(("file", "tty"))
