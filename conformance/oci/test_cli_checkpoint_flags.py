@@ -216,10 +216,13 @@ def test_page_server(saving: Saving) -> None:
     command = [criu.program(), "page-server", "-D", str(served), "--port", str(port), "--address", "127.0.0.1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         wait.ours.add(server.pid)
-        wait.wait_for(lambda: f":{port:04X} 00000000:0000 0A" in host.read("/proc/net/tcp"), "the page server to listen")
-        saving.save("--page-server", f"127.0.0.1:{port}")
-        assert server.wait(timeout=20) == 0
-        wait.ours.discard(server.pid)
+        try:
+            wait.wait_for(lambda: f":{port:04X} 00000000:0000 0A" in host.read("/proc/net/tcp"), "the page server to listen")
+            saving.save("--page-server", f"127.0.0.1:{port}")
+            assert server.wait(timeout=20 * wait.PATIENCE) == 0
+        finally:
+            server.kill()
+    wait.ours.discard(server.pid)
     assert sum(path.stat().st_size for path in served.glob("pages-*.img")) > 0
     assert not list(saving.images.glob("pages-*.img"))
     for path in served.iterdir():

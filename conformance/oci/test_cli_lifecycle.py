@@ -1,9 +1,10 @@
-"""run, kill --all, delete --force, pause and resume, update, events: the rest of runc's verbs."""
+"""run, kill --all, delete --force, events: the rest of runc's verbs."""
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 RUN = pytest.mark.rule("runc: run")
 KILL = pytest.mark.rule("runc: kill")
 DELETE = pytest.mark.rule("runc: delete")
-UPDATE = pytest.mark.rule("runc: update")
 EVENTS = pytest.mark.rule("runc: events")
 MIB = 1 << 20
 
@@ -209,96 +209,6 @@ def test_delete_after_a_reboot_of_init(case: Case) -> None:
     case.ok("delete", name)
 
 
-# update
-
-FLAGS: list[tuple[list[str], str, str, str, str]] = [
-    (
-        ["--memory", str(80 * MIB), "--memory-swap", str(90 * MIB)],
-        "memory",
-        "memory.limit_in_bytes",
-        "memory.max",
-        str(80 * MIB),
-    ),
-    (["--memory-reservation", str(20 * MIB)], "memory", "memory.soft_limit_in_bytes", "memory.low", str(20 * MIB)),
-    (["--pids-limit", "33"], "pids", "pids.max", "pids.max", "33"),
-    (["--pids-limit", "-1"], "pids", "pids.max", "pids.max", "max"),
-    (["--cpu-quota", "30000"], "cpu", "cpu.cfs_quota_us", "", "30000"),
-    (["--cpu-period", "90000"], "cpu", "cpu.cfs_period_us", "", "90000"),
-    (["--cpu-share", "512"], "cpu", "cpu.shares", "", "512"),
-    (["--cpuset-cpus", "0"], "cpuset", "cpuset.cpus", "cpuset.cpus", "0"),
-    (["--cpuset-mems", "0"], "cpuset", "cpuset.mems", "cpuset.mems", "0"),
-]
-
-
-@UPDATE
-@pytest.mark.parametrize("entry", FLAGS, ids=lambda entry: "".join(entry[0][:1]).removeprefix("--"))
-def test_update_flag(case: Case, entry: tuple[list[str], str, str, str, str]) -> None:
-    """A flag of update changes a running container's limit."""
-    flags, controller, v1, v2, wanted = entry
-    cgroups.need_file(controller, v1, v2)
-    case.resources(
-        memory={"limit": 64 * MIB, "swap": 64 * MIB}, pids={"limit": 20}, cpu={"quota": 40000, "period": 80000, "shares": 100}
-    )
-    name = case.sleeper()
-    case.ok("update", *flags, name)
-    assert cgroups.value(case, controller, v1, v2) == wanted
-
-
-@UPDATE
-@pytest.mark.parametrize("way", ["file", "stdin"])
-def test_update_resources(case: Case, way: str) -> None:
-    """--resources reads linux.resources from a file or from standard input."""
-    cgroups.need_file("pids", "pids.max", "pids.max")
-    case.resources(pids={"limit": 20})
-    name = case.sleeper()
-    text = json.dumps({"pids": {"limit": 44}, "memory": {"limit": 70 * MIB}})
-    if way == "file":
-        (case.bundle / "resources.json").write_text(text)
-        case.ok("update", "--resources", str(case.bundle / "resources.json"), name)
-    else:
-        case.ok("update", "--resources", "-", name, stdin=None, input=text)
-    assert cgroups.value(case, "pids", "pids.max", "pids.max") == "44"
-    assert cgroups.value(case, "memory", "memory.limit_in_bytes", "memory.max") == str(70 * MIB)
-
-
-@UPDATE
-def test_update_keeps_the_rest(case: Case) -> None:
-    """What update does not mention stays."""
-    cgroups.need_file("pids", "pids.max", "pids.max")
-    case.resources(pids={"limit": 20}, memory={"limit": 64 * MIB})
-    name = case.sleeper()
-    case.ok("update", "--resources", "-", name, stdin=None, input=json.dumps({"memory": {"limit": 80 * MIB}}))
-    assert cgroups.value(case, "pids", "pids.max", "pids.max") == "20"
-
-
-@UPDATE
-def test_update_invalid(case: Case) -> None:
-    """What the kernel refuses is an error, and changes nothing."""
-    cgroups.need_file("cpuset", "cpuset.cpus", "cpuset.cpus")
-    name = case.sleeper()
-    before = cgroups.value(case, "cpuset", "cpuset.cpus", "cpuset.cpus")
-    case.fails("update", "--cpuset-cpus", "4000", name)
-    assert cgroups.value(case, "cpuset", "cpuset.cpus", "cpuset.cpus") == before
-
-
-@UPDATE
-def test_update_unknown(case: Case) -> None:
-    """A container that does not exist is an error."""
-    case.fails("update", "--pids-limit", "5", "judge-nobody")
-
-
-@UPDATE
-def test_update_keeps_devices_closed(case: Case) -> None:
-    """An update of other limits does not open devices."""
-    host.need_controller("devices")
-    case.resources(devices=[{"allow": False, "access": "rwm"}])
-    os.mknod(case.rootfs / "kmsg", 0o020666, os.makedev(1, 11))
-    case.grant("CAP_SYSLOG")
-    name = case.sleeper()
-    case.ok("update", "--pids-limit", "50", name)
-    assert case.call("exec", name, "sh", "-c", "true < /kmsg").returncode != 0
-
-
 # events
 
 
@@ -329,3 +239,45 @@ def test_events_interval(case: Case) -> None:
 def test_events_unknown(case: Case) -> None:
     """A container that does not exist is an error."""
     case.fails("events", "--stats", "judge-nobody")
+
+
+@EVENTS
+def test_events_oom(case: Case) -> None:
+    """A process that is killed for memory is an event."""
+    cgroups.need_file("memory", "memory.oom_control", "memory.events")
+    case.resources(memory={"limit": 12 * MIB} | ({"swap": 12 * MIB} if host.has_swap_accounting() else {}))
+    name = case.sleeper()
+    process = case.popen("events", "--interval", "1h", name)
+    assert process.stdout is not None
+
+    def told() -> bool:
+        case.call("exec", name, "sh", "-c", "head -c 64m /dev/zero | tail")
+        return bool(select.select([process.stdout], [], [], 0.2)[0])
+
+    wait.wait_for(told, "the event")
+    event = json.loads(process.stdout.readline())
+    assert (event["type"], event["id"]) == ("oom", name)
+
+
+@EVENTS
+def test_events_pressure(case: Case) -> None:
+    """The figures tell how long tasks waited, where the kernel counts it (Documentation/accounting/psi.rst)."""
+    name = case.sleeper()
+    folder = cgroups.folder(case.pid(), "cpu")
+    host.need(host.v2() and host.read(f"{folder}/cpu.pressure"), "no pressure of cgroups (CONFIG_PSI, cgroup v2)")
+    data = json.loads(case.ok("events", "--stats", name))["data"]
+    for part in ("cpu", "memory"):
+        assert {"avg10", "avg60", "avg300", "total"} <= data[part]["psi"]["some"].keys()
+
+
+@EVENTS
+def test_events_end(case: Case) -> None:
+    """events ends with the container, at the latest when that is deleted."""
+    name = case.sleeper()
+    process = case.popen("events", "--interval", "100ms", name)
+    assert process.stdout is not None
+    process.stdout.readline()
+    case.ok("kill", name, "KILL")
+    case.until("stopped")
+    case.ok("delete", name)
+    assert process.wait(timeout=20 * wait.PATIENCE) == 0

@@ -203,7 +203,7 @@ def test_pids_is_enforced(case: Case) -> None:
 def test_block_throttle(case: Case) -> None:
     """blockIO.throttle* are set for a device."""
     present("blkio", "blkio.throttle.read_bps_device", "io.max")
-    device = _block_device()
+    device = host.block_device()
     entry = {"major": os.major(device), "minor": os.minor(device)}
     running(
         case,
@@ -222,15 +222,6 @@ def test_block_throttle(case: Case) -> None:
         assert {word: cgroups.value(case, "blkio", f"blkio.throttle.{word}_device", "") for word in files} == {
             word: f"{name} {rate}" for word, rate in files.items()
         }
-
-
-def _block_device() -> int:
-    for name in sorted(os.listdir("/sys/block")):
-        numbers = host.read(f"/sys/block/{name}/dev")
-        if numbers:
-            major, minor = numbers.split(":")
-            return os.makedev(int(major), int(minor))
-    pytest.skip("host: no block device")
 
 
 @pytest.mark.rule("config-linux.md#block-io")

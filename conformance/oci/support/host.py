@@ -110,3 +110,13 @@ def controllers() -> set[str]:
 def need_controller(name: str) -> None:
     """Skip where a controller is off."""
     need(name in controllers(), f"no {name} cgroup controller")
+
+
+def block_device() -> int:
+    """Give the number of a disk; skip where there is none."""
+    for name in sorted(os.listdir("/sys/block")):
+        numbers = read(f"/sys/block/{name}/dev")
+        if numbers:
+            major, minor = numbers.split(":")
+            return os.makedev(int(major), int(minor))
+    pytest.skip("host: no block device")
