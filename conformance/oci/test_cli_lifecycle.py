@@ -248,14 +248,15 @@ def test_events_oom(case: Case) -> None:
     case.resources(memory={"limit": 12 * MIB} | ({"swap": 12 * MIB} if host.has_swap_accounting() else {}))
     name = case.sleeper()
     process = case.popen("events", "--interval", "1h", name)
-    assert process.stdout is not None
+    said = process.stdout
+    assert said is not None
 
     def told() -> bool:
         case.call("exec", name, "sh", "-c", "head -c 64m /dev/zero | tail")
-        return bool(select.select([process.stdout], [], [], 0.2)[0])
+        return bool(select.select([said.fileno()], [], [], 0.2)[0])
 
     wait.wait_for(told, "the event")
-    event = json.loads(process.stdout.readline())
+    event = json.loads(said.readline())
     assert (event["type"], event["id"]) == ("oom", name)
 
 

@@ -103,6 +103,18 @@ def test_update_keeps_devices_closed(case: Case) -> None:
     assert case.call("exec", name, "sh", "-c", "true < /kmsg").returncode != 0
 
 
+def test_update_idle_and_back(case: Case) -> None:
+    """A container with shares becomes idle, and has shares again when it is no longer."""
+    cgroups.need_file("cpu", "cpu.idle", "cpu.idle")
+    case.resources(cpu={"shares": 512})
+    name = case.sleeper()
+    case.ok("update", "--cpu-idle", "1", name)
+    assert cgroups.value(case, "cpu", "cpu.idle", "cpu.idle") == "1"
+    case.ok("update", "--cpu-idle", "0", "--cpu-share", "1024", name)
+    assert cgroups.value(case, "cpu", "cpu.idle", "cpu.idle") == "0"
+    assert cgroups.value(case, "cpu", "cpu.shares", "cpu.weight") in ({"1024"} | cgroups.weight_of_shares(1024))
+
+
 def test_update_realtime(case: Case) -> None:
     """--cpu-rt-runtime gives real-time microseconds, where the cgroup above has some to give."""
     cgroups.need_file("cpu", "cpu.rt_runtime_us", "")

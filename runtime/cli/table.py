@@ -25,7 +25,7 @@ _MAKE = f"""
    --pid-file PATH  write the process id of init to this file
    --no-pivot  use MS_MOVE instead of pivot_root(2), for a root on a ramdisk
    --no-new-keyring  let the container share the caller's session keyring
-   --preserve-fds N  pass N more descriptors, from 3 on
+   --preserve-fds N  pass N more descriptors, from 3 on; all of them must be open
 """
 _IMAGES = """
    --image-path PATH  folder of criu's images (default: checkpoint)
@@ -129,7 +129,7 @@ COMMANDS: dict[str, Command] = {
    --apparmor PROFILE  AppArmor profile
    --no-new-privs  set no_new_privs
    --cap, -c CAPABILITY ...  add a capability
-   --preserve-fds N  pass N more descriptors, from 3 on
+   --preserve-fds N  pass N more descriptors, from 3 on; all of them must be open
    --cgroup PATH ...  run in an existing sub-cgroup; [controller,...:]path
    --ignore-paused  also in a paused container
 """,

@@ -85,6 +85,8 @@ def _cpu(cpu: Cpu) -> Iterator[Write]:
         yield _write("cpu", "cpu.rt_period_us", cpu.realtime_period, postponable=True)
     if cpu.realtime_runtime:
         yield _write("cpu", "cpu.rt_runtime_us", cpu.realtime_runtime)
+    if cpu.idle == 0:
+        yield _write("cpu", "cpu.idle", 0)  # first, since an idle cgroup has no shares
     if cpu.shares:
         check_shares(cpu.shares)
         yield _write("cpu", "cpu.shares", cpu.shares)
@@ -94,7 +96,7 @@ def _cpu(cpu: Cpu) -> Iterator[Write]:
         yield _write("cpu", "cpu.cfs_burst_us", cpu.burst, postponable=True)
     if cpu.quota:
         yield _write("cpu", "cpu.cfs_quota_us", cpu.quota)
-    if cpu.idle is not None:
+    if cpu.idle:
         yield _write("cpu", "cpu.idle", cpu.idle)
 
 

@@ -109,6 +109,29 @@ def test_limits_are_updated(oci: Oci, group: Path) -> None:
     assert text(group / "pids.max") == "max"
 
 
+def test_flags_of_update_and_the_files_they_write(oci: Oci, group: Path) -> None:
+    if not oci.ours:
+        pytest.skip("half of them came with runc 1.2")
+    resources(oci, cpu={"quota": 40000, "period": 80000, "shares": 512})
+    name = oci.start("sleep", "1000")
+    oci.ok("update", "--cpu-burst", "10000", "--memory-reservation", "20M", "--blkio-weight", "400", "--cpuset-mems", "0", name)
+    assert text(group / "cpu.max.burst") == "10000"
+    assert text(group / "memory.low") == str(20 * MEBIBYTE)
+    assert text(group / "cpuset.mems") == "0"
+    weights = [text(group / file) for file in ("io.bfq.weight", "io.weight") if (group / file).exists()]
+    assert weights in (["default 400"], ["400"], ["default 3940"], ["default 400", "default 100"])
+    oci.ok("update", "--cpu-idle", "1", name)
+    assert (text(group / "cpu.idle"), text(group / "cpu.max")) == ("1", "40000 80000")
+    oci.ok("update", "--cpu-idle", "0", "--cpu-share", "1024", name)
+    assert (text(group / "cpu.idle"), text(group / "cpu.weight")) == ("0", "100")
+    done = oci.call("update", "--cpu-rt-runtime", "1000", name)
+    assert done.returncode == 1
+    assert "real-time" in done.stderr or "realtime" in done.stderr
+    wanted = json.dumps({"unified": {"memory.high": str(48 * MEBIBYTE)}, "hugepageLimits": [{"pageSize": "2MB", "limit": 0}]})
+    oci.ok("update", "--resources", "-", name, stdin=None, input=wanted)
+    assert (text(group / "memory.high"), text(group / "hugetlb.2MB.max")) == (str(48 * MEBIBYTE), "0")
+
+
 def test_an_update_may_look_at_what_is_used_before(oci: Oci, group: Path) -> None:
     """memory.checkBeforeUpdate: without it the kernel makes room by killing."""
     if not oci.ours:
