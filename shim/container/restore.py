@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shim.container.checkpoint_names import CONFIG, INVENTORY, OPTIONS
-from shim.errors import InvalidArgument, NotFound
+from shim.errors import FailedPrecondition, InvalidArgument, NotFound
 from shim.monitor.checkpoint import DEFAULTS, ROOTFS_DIFF
 from shim.monitor.files import read_json, write_json
 
@@ -57,6 +57,9 @@ async def find_checkpoint(node: Node, config: ContainerConfig, given: Given | No
     params = {"action": "look", "source": os.path.realpath(path)}  # noqa: ASYNC240 - the job looks again
     found = await node.in_job("checkpoint", params, SECONDS, f"reading checkpoint {path}")
     image = await _base_image(node, found["config"], "" if name.startswith("/") else name)
+    saved = found["config"].get("rootfsImageRef")
+    if given is not None and saved and saved != image.id:
+        raise FailedPrecondition(f"checkpoint {path} is of a container of image {saved}, not of {name} ({image.id})")
     return CheckpointSource(path=params["source"], image=image, options=DEFAULTS if given is None else given.options)
 
 

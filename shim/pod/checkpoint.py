@@ -1,4 +1,4 @@
-"""CheckpointPod: containers of a pod saved at one moment, into a directory that RestorePod reads (KEP-5823)."""
+"""CheckpointPod: containers of a pod saved at one moment, into a directory that RestorePod reads (KEP-5823, cri-api 0.37)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToJson
 
 from shim.container.checkpoint import save_containers
 from shim.container.checkpoint_names import POD_CONFIG, POD_OPTIONS
+from shim.container.spec.namespaces import uses_user_namespace
 from shim.errors import FailedPrecondition, InvalidArgument
 from shim.monitor.checkpoint import DEFAULTS, OPTIONS, SHARED_MEMORY
 from shim.pod.rollback import Rollback, settled
@@ -31,17 +32,19 @@ _WORDS = {"true": True, "false": False}
 async def checkpoint_pod(
     node: Node, pod_id: str, output_path: str, container_ids: tuple[str, ...], options: Mapping[str, str]
 ) -> None:
-    """Save the running containers of a pod, or those named, into the directory `output_path`; all run on.
+    """Save the named containers of a pod into the directory `output_path`; all run on.
 
-    The directory is made where it is missing and must be empty. Raises NotFound, InvalidArgument (an id of another pod, an
-    unknown option, a path that is none), FailedPrecondition (a container that does not run, no container at all), and what
-    criu says; what was written is gone then.
+    The directory is the caller's, there and empty. Raises NotFound, InvalidArgument (an id of another pod, one told twice, none
+    at all, an unknown option, a path that is none), FailedPrecondition (a container that does not run, a pod that could not be
+    restored), and what criu says; what was written is gone then.
     """
     if not os.path.isabs(output_path):
         raise InvalidArgument(f"output_path {output_path!r} is not an absolute path")
     pod = node.pods.get(pod_id)
     if not pod.ready:
         raise FailedPrecondition(f"pod {pod.id} is not running; only a running pod can be saved")
+    if uses_user_namespace(pod.config.linux.security_context.namespace_options.userns_options):
+        raise FailedPrecondition(f"pod {pod.id} has a user namespace: criu could not restore it; run the pod without one")
     chosen = criu_choice(options)
     containers = _containers(node, pod, container_ids)
     shm = pod.status.namespaces.get("shm", "")
@@ -81,18 +84,21 @@ def criu_choice(options: Mapping[str, str]) -> dict[str, bool]:
 
 def _containers(node: Node, pod: Pod, wanted: tuple[str, ...]) -> dict[str, Container]:
     """Give the containers to save by their names."""
+    if not wanted:
+        raise InvalidArgument("container_ids is empty: a checkpoint names the containers it is to hold")
     members = [node.containers.get(one) for one in wanted]
     for container in members:
         if container.pod_id != pod.id:
             raise InvalidArgument(f"container {container.id} belongs to another pod")
-        if container.state is not State.RUNNING:
+        if container.state is not State.RUNNING or container.status.removing:
             raise FailedPrecondition(f"container {container.id} is {container.state}; only running containers can be saved")
-    members = members or [one for one in node.containers.of_pod(pod.id) if one.state is State.RUNNING]
-    if not members:
-        raise FailedPrecondition(f"pod {pod.id} has no running container to save")
+    if len({container.id for container in members}) != len(members):
+        raise InvalidArgument("container_ids tells a container twice")
     named = {container.config.metadata.name: container for container in members}
-    if len(named) != len({container.id for container in members}):
-        raise FailedPrecondition(f"two running containers of pod {pod.id} have one name; name those to be saved by id")
+    if len(named) != len(members):
+        raise InvalidArgument(
+            f"two of the containers of pod {pod.id} in container_ids have one name, by which they are restored"
+        )
     return named
 
 
@@ -104,7 +110,6 @@ def _claim(path: str) -> list[str]:
         made.append(one)
         one = os.path.dirname(one)
     try:
-        os.makedirs(path, 0o700, exist_ok=True)
         taken = os.listdir(path)
     except OSError as error:
         raise InvalidArgument(f"output_path {path!r} cannot be used: {error.strerror}") from error

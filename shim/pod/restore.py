@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from shim.container.checkpoint_names import POD_OPTIONS
+from shim.container.checkpoint_names import POD_OPTIONS, SPEC
 from shim.container.create import create_container
 from shim.container.remove import remove_container
-from shim.container.restore import Given, unpack_files
+from shim.container.restore import Given, restored_from, unpack_files
 from shim.errors import FailedPrecondition, InvalidArgument, NotFound
 from shim.monitor.checkpoint import SHARED_MEMORY
 from shim.pod.checkpoint import SECONDS, VERSION, criu_choice
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from shim.pod.node import Node
 
 _LIMIT = 1024 * 1024
+_DOCUMENT = 16 * _LIMIT
+"""Bytes of a config.json."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,8 @@ async def restore_pod(node: Node, request: RestorePodRequest) -> RestoredPod:
     """Run a pod and create its containers from the checkpoint; they wait to be started. A failure leaves nothing.
 
     The configurations are those of the new pod; each names a container of the checkpoint, and each of the checkpoint must be
-    named. Raises NotFound, FailedPrecondition for what is no checkpoint, InvalidArgument, and what running a pod raises.
+    named. Raises NotFound, FailedPrecondition for what is no checkpoint or not of such a container, InvalidArgument, and what
+    running a pod raises.
     """
     path = request.checkpoint_path
     options = criu_choice(request.options)
@@ -57,8 +61,31 @@ async def restore_pod(node: Node, request: RestorePodRequest) -> RestoredPod:
         for name, config in configs.items():
             restored[name] = await create_container(node, pod_id, config, Given(path=folders[name], options=options))
             rollback.undo("container", remove_container, node, restored[name])
+            await node.in_thread(partial(_check_process, node, restored[name], name), SECONDS, "reading a checkpoint")
         rollback.pop_all()
     return RestoredPod(pod_id=pod_id, containers=restored)
+
+
+def _check_process(node: Node, container_id: str, name: str) -> None:
+    """Raise FailedPrecondition unless the configuration describes the process that was saved.
+
+    Its environment is not compared: names and addresses of the pod are in it, and these are the new pod's.
+    """
+    directory = node.container_dir(container_id)
+    asked, saved = _process(f"{directory}/config.json"), _process(f"{restored_from(directory)}/{SPEC}")
+    for what in asked:
+        if asked[what] != saved[what]:
+            raise FailedPrecondition(f"container {name!r} was saved with {what} {saved[what]!r}, not {asked[what]!r}")
+
+
+def _process(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            process = json.loads(file.read(_DOCUMENT))["process"]
+        user = process.get("user") or {}
+        return {"args": process["args"], "cwd": process["cwd"], "user": (user.get("uid", 0), user.get("gid", 0))}
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        raise FailedPrecondition(f"{path} does not tell the process that was saved: {error}") from error
 
 
 def checkpoint_folders(path: str) -> dict[str, str]:
@@ -85,6 +112,8 @@ def checkpoint_folders(path: str) -> dict[str, str]:
 def match_configs(path: str, folders: Mapping[str, str], configs: list[ContainerConfig]) -> dict[str, ContainerConfig]:
     """Give the configurations by name; raise InvalidArgument unless there is one for each container of the checkpoint."""
     found = {config.metadata.name: config for config in configs}
+    if not configs or "" in found:
+        raise InvalidArgument("container_configs is empty, or one of them has no metadata with a name")
     if len(found) != len(configs):
         raise InvalidArgument("two of container_configs have one name")
     for name in found:

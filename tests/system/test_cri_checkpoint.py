@@ -16,6 +16,7 @@ from tests.support import images
 from tests.support.criu import need_criu
 from tests.support.daemon import BUSYBOX
 from tests.support.wait import wait_for
+from tests.system.test_cri_volumes import volume_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +117,16 @@ def test_a_saved_container_runs_on_and_continues_in_another_pod(wherryd: Wherryd
     assert wherryd.cri.status(restored).exit_code == 7
 
 
+def users(wherryd: Wherryd, pods: PodMaker) -> tuple[str, api_pb2.PodSandboxConfig]:
+    """Run a pod with a user namespace."""
+    config = pods.pod()
+    ids = [api_pb2.IDMapping(host_id=200000, container_id=0, length=65536)]
+    config.linux.security_context.namespace_options.userns_options.CopyFrom(
+        api_pb2.UserNamespace(mode=api_pb2.POD, uids=ids, gids=ids)
+    )
+    return wherryd.cri.run_pod(config), config
+
+
 def test_a_checkpoint_is_an_image_too(wherryd: Wherryd, pods: PodMaker, short_dir: Path) -> None:
     scene = Scene(wherryd, pods)
     container = scene.containers["main"]
@@ -123,12 +134,9 @@ def test_a_checkpoint_is_an_image_too(wherryd: Wherryd, pods: PodMaker, short_di
     name = "localhost/checkpoint:1"
     wherryd.load({name: images.TestImage(config={}, layers=(images.Layer(tar=(short_dir / "c.tar").read_bytes()),))})
     wherryd.cri.stop(container)
-    mapped = pods.pod()
+    pod, mapped = users(wherryd, pods)
     config = pods.container(name)
-    ids = [api_pb2.IDMapping(host_id=200000, container_id=0, length=65536)]
-    for modes in (mapped.linux.security_context.namespace_options, config.linux.security_context.namespace_options):
-        modes.userns_options.CopyFrom(api_pb2.UserNamespace(mode=api_pb2.POD, uids=ids, gids=ids))
-    pod = wherryd.cri.run_pod(mapped)
+    config.linux.security_context.namespace_options.CopyFrom(mapped.linux.security_context.namespace_options)
     assert code(lambda: wherryd.cri.create(pod, config, mapped)) == grpc.StatusCode.FAILED_PRECONDITION
     restored = wherryd.cri.create(scene.pod, pods.container(name, name="again"), scene.config)
     wherryd.cri.start(restored)
@@ -139,18 +147,36 @@ def test_a_checkpoint_is_an_image_too(wherryd: Wherryd, pods: PodMaker, short_di
 def test_a_pod_is_saved_at_one_moment_and_restored(wherryd: Wherryd, pods: PodMaker, short_dir: Path) -> None:
     scene = Scene(wherryd, pods, "one", "two")
     path = short_dir / "pod"
-    request = api_pb2.CheckpointPodRequest(pod_sandbox_id=scene.pod, output_path=str(path))
+    path.mkdir()
+    request = api_pb2.CheckpointPodRequest(
+        pod_sandbox_id=scene.pod, output_path=str(path), container_ids=scene.containers.values()
+    )
     wherryd.cri.runtime.CheckpointPod(request, timeout=90)
     for container in scene.containers.values():
         scene.goes_on(container)
     assert set(json.loads((path / "pod.options").read_text())["containers"]) == {"one", "two"}
     wherryd.cri.remove_pod(scene.pod)
 
+    command = ["sh", "-c", SCRIPT]
     new = api_pb2.RestorePodRequest(
         checkpoint_path=str(path),
         config=pods.pod(),
-        container_configs=[pods.container(BUSYBOX, name=name) for name in ("one", "two")],
+        container_configs=[pods.container(BUSYBOX, command, name=name) for name in ("one", "two")],
     )
+    wherryd.load({"localhost/other:1": volume_image()})
+    others = (
+        pods.container(BUSYBOX, ["sh"], name="two"),
+        pods.container(BUSYBOX, command, name="two", working_dir="/tmp"),
+        pods.container("localhost/other:1", command, name="two"),
+    )
+    for other in others:
+        wrong = api_pb2.RestorePodRequest()
+        wrong.CopyFrom(new)
+        wrong.container_configs[1].CopyFrom(other)
+        assert (
+            code(lambda wrong=wrong: wherryd.cri.runtime.RestorePod(wrong, timeout=90)) == grpc.StatusCode.FAILED_PRECONDITION
+        )
+    assert (wherryd.cri.pods(), wherryd.cri.containers()) == ([], [])
     answer = wherryd.cri.runtime.RestorePod(new, timeout=90)
     restored = {one.name: one.container_id for one in answer.restored_containers}
     assert set(restored) == {"one", "two"}
@@ -178,13 +204,14 @@ def test_connections_come_back_if_asked_for(wherryd: Wherryd, pods: PodMaker, sh
 
     wait_for(lambda: heard(container) > 10, "something to be said")
     asked, path = {"tcp-established": "true"}, str(short_dir / "pod")
-    cri.runtime.CheckpointPod(api_pb2.CheckpointPodRequest(pod_sandbox_id=pod, output_path=path, options=asked), timeout=90)
+    os.mkdir(path)
+    request = api_pb2.CheckpointPodRequest(pod_sandbox_id=pod, output_path=path, container_ids=[container], options=asked)
+    cri.runtime.CheckpointPod(request, timeout=90)
     cri.remove_pod(pod)
     for options in (asked, {}):
-        request = api_pb2.RestorePodRequest(
-            checkpoint_path=path, config=pods.pod(), container_configs=[pods.container(BUSYBOX)], options=options
-        )
-        restored = cri.runtime.RestorePod(request, timeout=90)
+        again = pods.container(BUSYBOX, ["sh", "-c", TALK])
+        wanted = api_pb2.RestorePodRequest(checkpoint_path=path, config=pods.pod(), container_configs=[again], options=options)
+        restored = cri.runtime.RestorePod(wanted, timeout=90)
         container = restored.restored_containers[0].container_id
         cri.start(container)
         before = heard(container)
@@ -200,6 +227,7 @@ def test_what_cannot_be_saved_leaves_all_running_and_nothing_behind(wherryd: Whe
     scene = Scene(wherryd, pods, "one")
     two = scene.start("two", UNSUPPORTED + SCRIPT)
     path = short_dir / "pod"
+    path.mkdir()
     request = api_pb2.CheckpointPodRequest(
         pod_sandbox_id=scene.pod, output_path=str(path), container_ids=[scene.containers["one"], two]
     )
@@ -308,20 +336,35 @@ def test_containers_of_every_shape_come_back(wherryd: Wherryd, pods: PodMaker, s
 
 
 def test_bad_requests_for_a_pod(wherryd: Wherryd, pods: PodMaker, short_dir: Path) -> None:
-    pod = wherryd.cri.run_pod(pods.pod())
+    scene = Scene(wherryd, pods)
+    pod, (container,) = scene.pod, scene.containers.values()
+    path = short_dir / "p"
+    path.mkdir()
+    (short_dir / "full").mkdir()
+    (short_dir / "full/x").touch()
+    created = wherryd.cri.create(pod, pods.container(BUSYBOX, name="created"), scene.config)
+    mapped, _ = users(wherryd, pods)
     changes: list[tuple[dict[str, Any], grpc.StatusCode]] = [
         ({"options": {"tcp-close": "maybe"}}, grpc.StatusCode.INVALID_ARGUMENT),
         ({"options": {"unheard-of": "true"}}, grpc.StatusCode.INVALID_ARGUMENT),
         ({"options": {"leave-running": "false"}}, grpc.StatusCode.INVALID_ARGUMENT),
         ({"output_path": "relative"}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"output_path": str(short_dir / "missing")}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"output_path": str(short_dir / "full")}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"container_ids": []}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"container_ids": [container, container]}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"container_ids": [container, container[:12]]}, grpc.StatusCode.INVALID_ARGUMENT),
         ({"container_ids": ["f" * 64]}, grpc.StatusCode.NOT_FOUND),
+        ({"container_ids": [created]}, grpc.StatusCode.FAILED_PRECONDITION),
         ({"pod_sandbox_id": "f" * 64}, grpc.StatusCode.NOT_FOUND),
-        ({}, grpc.StatusCode.FAILED_PRECONDITION),
+        ({"pod_sandbox_id": mapped}, grpc.StatusCode.FAILED_PRECONDITION),
     ]
     for change, wanted in changes:
-        request = api_pb2.CheckpointPodRequest(**({"pod_sandbox_id": pod, "output_path": str(short_dir / "p")} | change))
+        fields = {"pod_sandbox_id": pod, "output_path": str(path), "container_ids": [container]} | change
+        request = api_pb2.CheckpointPodRequest(**fields)
         assert code(lambda request=request: wherryd.cri.runtime.CheckpointPod(request, timeout=30)) == wanted, change
-    assert not (short_dir / "p").exists()
+    assert list(path.iterdir()) == []
+    assert not (short_dir / "missing").exists()
 
 
 def test_without_a_criu_that_works_the_error_names_it(
