@@ -175,8 +175,9 @@ class Group:
         return parse.numa_v2(text, os.sysconf("SC_PAGE_SIZE")) if self._v2 else parse.numa_v1(text)
 
     def _huge_pages(self) -> tuple[HugePages, ...]:
-        folder = self.directory("hugetlb")
-        ending = ".current" if self._v2 else ".usage_in_bytes"
+        folder = self.directory("hugetlb") or self.unified  # a hybrid host may have it there
+        v2 = folder == self.unified
+        ending = ".current" if v2 else ".usage_in_bytes"
         try:
             names = os.listdir(folder) if folder else []
         except OSError:
@@ -187,14 +188,17 @@ class Group:
             if not dot or name != f"hugetlb.{size}{ending}":
                 continue
             usage = _number(f"{folder}/{name}") or 0
-            peak = usage if self._v2 else _number(f"{folder}/hugetlb.{size}.max_usage_in_bytes") or 0
-            pages.append(HugePages(size=size, usage=usage, peak=peak, failures=self._huge_failures(f"{folder}/hugetlb.{size}")))
+            peak = usage if v2 else _number(f"{folder}/hugetlb.{size}.max_usage_in_bytes") or 0
+            pages.append(
+                HugePages(size=size, usage=usage, peak=peak, failures=_huge_failures(f"{folder}/hugetlb.{size}", v2=v2))
+            )
         return tuple(pages)
 
-    def _huge_failures(self, stem: str) -> int:
-        if self._v2:
-            return parse.keyed(read(f"{stem}.events") or b"").get(b"max", 0)
-        return _number(f"{stem}.failcnt") or 0
+
+def _huge_failures(stem: str, *, v2: bool) -> int:
+    if v2:
+        return parse.keyed(read(f"{stem}.events") or b"").get(b"max", 0)
+    return _number(f"{stem}.failcnt") or 0
 
 
 def _number(path: str) -> int | None:

@@ -7,11 +7,13 @@ import os
 import statistics
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
+from runtime.apply.cgroup import detect
 from shim.config import METRIC_KINDS
 from shim.gen.runtime.v1 import api_pb2
 from tests.support.tools import find_tool
@@ -30,7 +32,7 @@ BUDGET_MS = 10.0
 """ListContainerStats with 50 pods: a third of what the quickest peer needs."""
 
 
-def run_one(daemon: Wherryd, maker: PodMaker, command: list[str], **resources: int) -> tuple[str, str]:
+def run_one(daemon: Wherryd, maker: PodMaker, command: list[str], **resources: Any) -> tuple[str, str]:
     """Run a pod with one busybox container and give their ids."""
     config = maker.pod(labels={"app": "one"}, annotations={"note": "pod"})
     pod = daemon.cri.run_pod(config)
@@ -213,6 +215,31 @@ def test_metrics_that_are_asked_for(wherryd: Wherryd, pods: PodMaker) -> None:
     assert values["container_network_udp_usage_total", "listen"] == 0
     assert values["container_network_advance_tcp_stats_total", "rtomin"] > 0
     assert any(name[0] == "container_memory_numa_pages" for name in values)
+
+
+def test_huge_pages_are_limited_wherever_their_controller_is(wherryd: Wherryd, pods: PodMaker) -> None:
+    layout = detect()
+    place = next((one for one in layout.hierarchies if "hugetlb" in one.controllers), None)
+    if place is None or not os.path.isdir("/sys/kernel/mm/hugepages/hugepages-2048kB"):
+        pytest.skip("no hugetlb controller or no huge pages of 2 MB here")
+    switch = f"{place.mount}/cgroup.subtree_control"
+    was_on = place.version == 1 or "hugetlb" in Path(switch).read_text()
+    limits = [api_pb2.HugepageLimit(page_size="2MB", limit=4 * MEBI)]
+    pod, container = run_one(wherryd, pods, ["sleep", "1000"], hugepage_limits=limits)
+    folder = f"{place.mount}{wherryd.cgroup_parent}/{pod}/{container}"
+    name = "hugetlb.2MB.max" if place.version == 2 else "hugetlb.2MB.limit_in_bytes"
+    assert Path(folder, name).read_text().strip() == str(4 * MEBI)
+    update = api_pb2.UpdateContainerResourcesRequest(container_id=container)
+    update.linux.hugepage_limits.add(page_size="2MB", limit=2 * MEBI)
+    wherryd.cri.runtime.UpdateContainerResources(update, timeout=10)
+    assert Path(folder, name).read_text().strip() == str(2 * MEBI)
+    (of_pod,) = wherryd.cri.runtime.ListPodSandboxMetrics(api_pb2.ListPodSandboxMetricsRequest(), timeout=10).pod_metrics
+    names = {metric.name for metric in of_pod.container_metrics[0].metrics}
+    assert {"container_hugetlb_usage_bytes", "container_hugetlb_failcnt"} <= names
+    wherryd.cri.remove_pod(pod)
+    if not was_on:
+        Path(f"{place.mount}{wherryd.cgroup_parent}").rmdir()
+        Path(switch).write_text("-hugetlb")
 
 
 def test_streamed_lists_hold_what_lists_hold(wherryd: Wherryd, pods: PodMaker) -> None:

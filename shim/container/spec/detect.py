@@ -108,10 +108,14 @@ def _swap_controller(node: _Node, layout: CgroupLayout) -> bool:
 
 
 def _hugetlb_controller(node: _Node, layout: CgroupLayout) -> bool:
-    """Tell whether huge pages can be limited; the directory alone may be what a failed mount left behind."""
-    if layout is not CgroupLayout.V2:
-        return node.exists("sys/fs/cgroup/hugetlb/cgroup.procs")
-    return "hugetlb" in node.text("sys/fs/cgroup/cgroup.controllers").split()
+    """Tell whether huge pages can be limited, on a hybrid node by either hierarchy.
+
+    The directory alone may be what a failed mount left behind.
+    """
+    if node.exists("sys/fs/cgroup/hugetlb/cgroup.procs"):
+        return True
+    folder = {CgroupLayout.V2: "", CgroupLayout.HYBRID: "unified/"}.get(layout)
+    return folder is not None and "hugetlb" in node.text(f"sys/fs/cgroup/{folder}cgroup.controllers").split()
 
 
 def _oom_floor(node: _Node, status: dict[str, str]) -> int:

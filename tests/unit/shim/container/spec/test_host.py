@@ -78,7 +78,8 @@ def test_a_hybrid_node(node):
     host = node(**{"sys/fs/cgroup/unified/cgroup.controllers": ""})
     assert host.cgroup_layout is CgroupLayout.HYBRID
     assert not host.swap_controller
-    host = node(**{"sys/fs/cgroup/hugetlb/nothing-is-mounted": ""})
+    assert node(**{"sys/fs/cgroup/unified/cgroup.controllers": "hugetlb\n"}).hugetlb_controller
+    host = node(**{"sys/fs/cgroup/hugetlb/nothing-is-mounted": "", "sys/fs/cgroup/unified/cgroup.controllers": ""})
     assert not host.hugetlb_controller
     host = node(**{"sys/fs/cgroup/hugetlb/cgroup.procs": ""})
     assert host.hugetlb_controller
