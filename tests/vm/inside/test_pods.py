@@ -126,5 +126,45 @@ def test_the_cgroupfs_driver(wherryd: Wherryd, pods: PodMaker) -> None:
     assert wherryd.cri.wait_exit(doomed, seconds=60).reason == "OOMKilled"
     stats = wherryd.cri.runtime.ListContainerStats(api_pb2.ListContainerStatsRequest(), timeout=30).stats
     assert [one.attributes.id for one in stats if one.memory.usage_bytes.value]
+    limits_of_every_kind(wherryd, pods, pod, config)
     wherryd.cri.remove_pod(pod)
     assert not group.exists()
+
+
+def limits_of_every_kind(wherryd: Wherryd, pods: PodMaker, pod: str, config: api_pb2.PodSandboxConfig) -> None:
+    """Set and change swap, huge pages, any file by its name, and those of the pod."""
+    asked = Resources(
+        memory_limit_in_bytes=64 * MEBIBYTE,
+        memory_swap_limit_in_bytes=96 * MEBIBYTE,
+        unified={"memory.high": str(48 * MEBIBYTE), "pids.max": "77", "memory.low": str(MEBIBYTE)},
+        hugepage_limits=[api_pb2.HugepageLimit(page_size="2MB", limit=4 * MEBIBYTE)],
+    )
+    limited = pods.container("busybox", ["sleep", "1000"], name="limited", linux=api_pb2.LinuxContainerConfig(resources=asked))
+    container = wherryd.cri.create(pod, limited, config)
+    wherryd.cri.start(container)
+    of_pod = CGROUPS / wherryd.cgroup_parent.strip("/") / pod
+    group = of_pod / container
+
+    def files(*names: str) -> list[str]:
+        return [text(group / name) for name in names]
+
+    names = ("memory.max", "memory.swap.max", "memory.high", "memory.low", "pids.max", "hugetlb.2MB.max")
+    assert files(*names) == [str(one * MEBIBYTE) for one in (64, 32, 48, 1)] + ["77", str(4 * MEBIBYTE)]
+    shown = wherryd.cri.status(container).resources.linux
+    assert (shown.memory_swap_limit_in_bytes, shown.unified["pids.max"]) == (96 * MEBIBYTE, "77")
+    change = Resources(
+        memory_limit_in_bytes=80 * MEBIBYTE,
+        memory_swap_limit_in_bytes=80 * MEBIBYTE,
+        unified={"pids.max": "78"},
+        hugepage_limits=[api_pb2.HugepageLimit(page_size="2MB", limit=2 * MEBIBYTE)],
+    )
+    wherryd.cri.runtime.UpdateContainerResources(
+        api_pb2.UpdateContainerResourcesRequest(container_id=container, linux=change), timeout=30
+    )
+    assert files(*names) == [str(80 * MEBIBYTE), "0", str(48 * MEBIBYTE), str(MEBIBYTE), "78", str(2 * MEBIBYTE)]
+    whole = Resources(memory_limit_in_bytes=200 * MEBIBYTE, cpu_quota=150_000, cpu_period=100_000, cpu_shares=512)
+    wherryd.cri.runtime.UpdatePodSandboxResources(
+        api_pb2.UpdatePodSandboxResourcesRequest(pod_sandbox_id=pod, resources=whole), timeout=30
+    )
+    assert (text(of_pod / "memory.max"), text(of_pod / "cpu.max")) == (str(200 * MEBIBYTE), "150000 100000")
+    assert wherryd.cri.execute(container, "true").exit_code == 0
