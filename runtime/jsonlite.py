@@ -51,6 +51,10 @@ def loads(data: bytes | str) -> Any:
         import json.decoder  # noqa: F401 - for its effect on the scanner
 
         value, end = _scan(text, start)
+    except ValueError as error:
+        if "string conversion" not in str(error):
+            raise
+        raise ValueError("a number has thousands of digits") from None
     rest = text[end:].lstrip(_SPACE)
     if rest:
         raise ValueError(f"something follows the document at character {len(text) - len(rest)}")

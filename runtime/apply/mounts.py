@@ -158,21 +158,29 @@ def _refuse_kind(error: OSError, target: int, destination: str, *, is_directory:
         raise RuntimeFault(message, step=f"mount on {destination}", errno=number) from error
 
 
+def _identity(fd: int) -> tuple[int, int]:
+    """Give what tells a file from all others, and close it."""
+    found = os.fstat(fd)
+    os.close(fd)
+    return found.st_dev, found.st_ino
+
+
 class Mounter:
     """Attach mounts below one root; `sources` are the detached binds the creator cloned, by the index of their plan."""
 
-    __slots__ = ("clone_late", "paths", "sources")
+    __slots__ = ("_proc", "clone_late", "paths", "sources")
 
     def __init__(self, paths: RootPaths, sources: dict[int, int], clone_late: Callable[[int, MountPlan], int]) -> None:
         self.paths = paths
         self.sources = sources
         self.clone_late = clone_late
+        self._proc: tuple[int, int] | None = None
 
     def attach(self, fd: int, destination: str, *, is_directory: bool, plain: bool = False, follow: bool = True) -> None:
         """Attach a detached mount and close its descriptor; without `follow`, on the destination though it be a link."""
         target = self.paths.target(destination, is_directory=is_directory, plain=plain, follow=follow)
         try:
-            self._refuse_proc(target, destination)
+            self._refuse_proc(target, destination, fd)
             k.move_mount(fd, target, path=destination)
         except OSError as error:
             _refuse_kind(error, target, destination, is_directory=is_directory)
@@ -181,9 +189,14 @@ class Mounter:
             os.close(target)
             os.close(fd)
 
-    def _refuse_proc(self, target: int, destination: str) -> None:
-        """Refuse what links lead into the container's own procfs: the kernel's files there are trusted (CVE-2019-19921)."""
-        if f"{destination}/".startswith("/proc/") or fstatfs_type(target) != PROC_SUPER_MAGIC:
+    def _refuse_proc(self, target: int, destination: str, fd: int) -> None:
+        """Refuse what is no procfs on /proc, and what links lead into it: the files there are trusted (CVE-2019-19921)."""
+        if destination == "/proc" or self._is_place_of_proc(target):
+            if fstatfs_type(fd) != PROC_SUPER_MAGIC:
+                detail = '"/proc" cannot be mounted because it is not of type proc'  # runc's words
+                raise RuntimeFault(detail, step="attach a mount", path=destination)
+            return
+        if destination.startswith("/proc/") or fstatfs_type(target) != PROC_SUPER_MAGIC:
             return
         try:
             proc = self.paths.open("/proc")
@@ -193,6 +206,16 @@ class Mounter:
         os.close(proc)
         if own:
             raise RuntimeFault("it cannot be mounted over: it is inside /proc", step="attach a mount", path=destination)
+
+    def _is_place_of_proc(self, target: int) -> bool:
+        """Tell whether `target` is the image's /proc, whatever link led to it."""
+        if self._proc is None:
+            try:
+                self._proc = _identity(self.paths.open("/proc"))
+            except OSError:
+                return False  # there is none yet
+        found = os.fstat(target)
+        return (found.st_dev, found.st_ino) == self._proc
 
     def perform(self, index: int, plan: MountPlan) -> None:
         """Do one plan, whatever its kind but cgroup; raise RuntimeFault."""

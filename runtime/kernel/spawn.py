@@ -54,7 +54,8 @@ def spawn(
             os.chdir(cwd)
         os.execve(path or argv[0], list(argv), dict(environment))  # noqa: S606 - this is the one place that starts programs
     except BaseException as error:  # noqa: BLE001 - nothing may return into the parent's code
-        os.write(2, f"{path or argv[0]}: {error}\n".encode("utf-8", "replace"))
+        reason = os.strerror(error.errno or 0).lower() if isinstance(error, OSError) else str(error)
+        os.write(2, f"{path or argv[0]}: {reason}\n".encode("utf-8", "replace"))
     finally:
         os._exit(FAILED)
 

@@ -64,9 +64,9 @@ def _spell(access: frozenset[str]) -> str:
 
 
 def _refuse_holes(key: Key, access: frozenset[str], exceptions: dict[Key, frozenset[str]]) -> None:
-    for other, held in exceptions.items():
-        wider = other[0] == key[0] and all(theirs in (None, ours) for theirs, ours in zip(other[1:], key[1:], strict=True))
-        if other != key and wider and held & access:
+    kind, major, minor = key
+    for other in ((kind, None, minor), (kind, major, None), (kind, None, None)):
+        if other != key and exceptions.get(other, frozenset()) & access:
             raise CgroupFault(
                 f"the device rule for {spell(key)} {_spell(access)} would cut a hole into the one for {spell(other)}:"
                 " list the devices one by one instead",
@@ -97,7 +97,8 @@ def device_changes(policy: DevicePolicy, listed: str) -> tuple[Write, ...]:
     if policy.allow or any(line.startswith("a") for line in held):
         return device_writes(policy)
     wanted = {spell(key): access for key, access in policy.exceptions}
-    allowed = [f"{device} {access}" for device, access in wanted.items() if f"{device} {access}" not in held]
+    known = set(held)
+    allowed = [f"{device} {access}" for device, access in wanted.items() if f"{device} {access}" not in known]
     denied = []
     for line in held:
         device, _, access = line.rpartition(" ")

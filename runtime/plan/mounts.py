@@ -298,7 +298,7 @@ def _plan_with_ids(mount: Mount, spec: Spec, bundle: str, pointer: str) -> Mount
 
 _OVER_PROC = (
     "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "sys/kernel/ns_last_pid",
-    "sys/crypto/fips_enabled", "net/dev",
+    "sys/crypto/fips_enabled",
 )  # fmt: skip
 
 

@@ -15,12 +15,14 @@ from runtime.spec.words import SECCOMP_OPERATORS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime.spec.model import Seccomp, SeccompArg, SeccompSyscall
+    from runtime.spec.model import Seccomp, SeccompArg
 
 _STEP = "compile the seccomp profile"
 _PROGRAM_LIMIT = 4096 * 8
 """BPF_MAXINSNS instructions of eight bytes."""
 _CACHE_LIMIT = 32
+_COMPARISON = 24
+"""Bytes of struct scmp_arg_cmp."""
 
 ACTIONS = {
     "SCMP_ACT_KILL": 0x00000000,
@@ -97,8 +99,8 @@ def _compile(profile: Seccomp) -> bytes:
         for name in profile.architectures:
             result = libseccomp.call("seccomp_arch_add", context, ARCHITECTURES[name])
             _check(f"add {name}", 0 if result == -_EEXIST else result)
-        for rule in profile.syscalls:
-            _add_rule(context, profile, rule)
+        for rule in _rules(profile):
+            _add_rule(context, *rule)
         program = _prologue(profile) + _export(context)
     finally:
         libseccomp.call("seccomp_release", context)
@@ -112,28 +114,47 @@ def _check(what: str, result: int) -> None:
         raise RuntimeFault(f"libseccomp cannot {what}", step=_STEP, errno=-result)
 
 
-def _add_rule(context: int, profile: Seccomp, rule: SeccompSyscall) -> None:
-    action = action_value(rule.action, rule.errno_ret)
-    if action == action_value(profile.default_action, profile.default_errno_ret):
-        return  # the library refuses a rule that says what the default says
-    for name in rule.names:
-        number = libseccomp.call("seccomp_syscall_resolve_name", name.encode())
-        if number == libseccomp.UNKNOWN:
-            continue
-        for comparisons in _conjunctions(rule.args):
-            result = libseccomp.call("seccomp_rule_add_array", context, action, number, len(comparisons), b"".join(comparisons))
-            _check(f"add the rule for {name}", 0 if result == -_EEXIST else result)
+def _rules(profile: Seccomp) -> dict[tuple[str, int, bytes], None]:
+    """Give what to add, in order and each once: the name of a call the library knows, the action, the comparisons.
+
+    No more than a program could have instructions, since the library takes the square of their number in time.
+    """
+    default = action_value(profile.default_action, profile.default_errno_ret)
+    found: dict[tuple[str, int, bytes], None] = {}
+    unknown: set[str] = set()
+    for rule in profile.syscalls:
+        action = action_value(rule.action, rule.errno_ret)
+        if action == default:
+            continue  # the library refuses a rule that says what the default says
+        conjunctions = _conjunctions(rule.args)
+        for name in dict.fromkeys(rule.names):
+            if name in unknown:
+                continue
+            if libseccomp.call("seccomp_syscall_resolve_name", name.encode()) == libseccomp.UNKNOWN:
+                unknown.add(name)
+                continue
+            found.update(dict.fromkeys((name, action, comparisons) for comparisons in conjunctions))
+        if len(found) * 8 > _PROGRAM_LIMIT:
+            raise RuntimeFault("the profile needs more instructions than the kernel takes, 4096", step=_STEP)
+    return found
 
 
-def _conjunctions(arguments: tuple[SeccompArg, ...]) -> list[list[bytes]]:
+def _add_rule(context: int, name: str, action: int, comparisons: bytes) -> None:
+    number = libseccomp.call("seccomp_syscall_resolve_name", name.encode())
+    count = len(comparisons) // _COMPARISON
+    result = libseccomp.call("seccomp_rule_add_array", context, action, number, count, comparisons)
+    _check(f"add the rule for {name}", 0 if result == -_EEXIST else result)
+
+
+def _conjunctions(arguments: tuple[SeccompArg, ...]) -> dict[bytes, None]:
     """Give the comparisons of each rule to add: all at once, or one a rule when an argument is compared twice.
 
     The library knows no two comparisons of one argument in one rule; runc and crun take them as alternatives then.
     """
     packed = [_comparison(argument) for argument in arguments]
     if len({argument.index for argument in arguments}) < len(arguments):
-        return [[comparison] for comparison in packed]
-    return [packed]
+        return dict.fromkeys(packed)
+    return {b"".join(packed): None}
 
 
 def _comparison(argument: SeccompArg) -> bytes:

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 MAPPINGS_LIMIT = 340
 """Lines a uid_map takes (user_namespaces(7))."""
+GROUPS_LIMIT = 65536
+"""NGROUPS_MAX (setgroups(2))."""
+MOUNTS_LIMIT = 8192
+"""Mounts of a document. The kernel goes through those on one place one by one: twice as many may take minutes."""
 
 
 def _require(condition: object, pointer: str, message: str) -> None:
@@ -105,6 +109,8 @@ def validate_process(process: Process, pointer: str = "/process") -> None:
     _require(process.cwd.startswith("/"), f"{pointer}/cwd", f'"{process.cwd}" is not an absolute path')
     umask = process.user.umask
     _require(umask is None or umask <= 0o777, f"{pointer}/user/umask", f"{umask} is more than 511 (octal 777)")
+    groups = len(process.user.additional_gids)
+    _require(groups <= GROUPS_LIMIT, f"{pointer}/user/additionalGids", f"has {groups} groups, more than {GROUPS_LIMIT}")
     _rlimits(process, pointer)
     score = process.oom_score_adj
     _require(score is None or -1000 <= score <= 1000, f"{pointer}/oomScoreAdj", f"{score} is not between -1000 and 1000")
@@ -184,6 +190,7 @@ def _namespaces(namespaces: tuple[Namespace, ...]) -> dict[str, Namespace]:
 
 
 def _mounts(spec: Spec, namespaces: dict[str, Namespace]) -> None:
+    _require(len(spec.mounts) <= MOUNTS_LIMIT, "/mounts", f"has more than {MOUNTS_LIMIT} mounts")
     for index, mount in enumerate(spec.mounts):
         where = f"/mounts/{index}"
         if mount.uid_mappings or mount.gid_mappings:
@@ -221,9 +228,21 @@ def _linux(linux: Linux, namespaces: dict[str, Namespace]) -> None:
         _seccomp(linux.seccomp)
     if linux.net_devices:
         _require("network" in namespaces, "/linux/netDevices", "needs a network namespace in /linux/namespaces")
+        for device in linux.net_devices:
+            for name in (device.host_name, device.name or device.host_name):
+                _require(_is_interface(name), "/linux/netDevices", f'"{name}" is not the name of a network device')
     from runtime.spec.validate_resources import validate_resources
 
     validate_resources(linux.resources)
+
+
+def _is_interface(name: str) -> bool:
+    """Tell what the kernel takes as a name (dev_valid_name in net/core/dev.c)."""
+    return (
+        0 < len(name.encode("utf-8", "surrogateescape")) < 16
+        and name not in (".", "..")
+        and not set(name) & set("/: \t\n\v\f\r")
+    )
 
 
 def _user_namespace(linux: Linux, namespaces: dict[str, Namespace]) -> None:

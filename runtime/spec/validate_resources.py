@@ -9,10 +9,14 @@ if TYPE_CHECKING:
     from runtime.spec.resources import BlockIo, Cpu, DeviceRule, Memory, Resources
 
 _WEIGHTS = (10, 1000)
+_RULES_LIMIT = 8192
+"""Device rules: the kernel goes through all of v1's with each, and whenever a device is opened."""
 
 
 def validate_resources(resources: Resources, pointer: str = "/linux/resources", *, update: bool = False) -> None:
     """Judge resources of config.json, or of an update, whose limits stand beside those there are; raise SpecFault."""
+    if len(resources.devices) > _RULES_LIMIT:
+        raise SpecFault(f"has more than {_RULES_LIMIT} rules", pointer=f"{pointer}/devices")
     for index, rule in enumerate(resources.devices):
         _device_rule(rule, f"{pointer}/devices/{index}")
     _memory(resources.memory, f"{pointer}/memory", alone=not update)
