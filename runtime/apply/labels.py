@@ -82,6 +82,8 @@ def open_label_in(process: Process, proc_fd: int) -> int:
 
 def _module(process: Process) -> str:
     if process.apparmor_profile:
+        if process.selinux_label:
+            _require("SELinux")  # no kernel has both in force: one of them would be dropped in silence
         return "AppArmor"
     return "SELinux" if process.selinux_label else ""
 

@@ -7,6 +7,7 @@ import os
 import stat
 
 from runtime.apply.faults import Step
+from runtime.apply.paths import RootPaths
 from runtime.errors import RuntimeFault
 from runtime.kernel import mount as k
 from runtime.kernel.path import PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs_type
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runtime.apply.idmap import IdMaps
-    from runtime.apply.paths import RootPaths
     from runtime.plan.mounts import MountPlan
     from runtime.request import RootfsMount
 
@@ -295,7 +295,7 @@ class Mounter:
             os.close(fd)
 
 
-def hide(paths: RootPaths, masked: tuple[str, ...], null_fd: int, label: tuple[str, ...] = ()) -> None:
+def hide(covers: Covers, masked: tuple[str, ...], null_fd: int, label: tuple[str, ...] = ()) -> None:
     """Cover each path that exists: a directory with one empty read-only tmpfs, anything else with the host's /dev/null.
 
     `label` are options of the tmpfs.
@@ -305,7 +305,7 @@ def hide(paths: RootPaths, masked: tuple[str, ...], null_fd: int, label: tuple[s
     folder_cover = -1
     for path in masked:
         with Step(f"mask {path}", path):
-            target = _open_kernel_path(paths, path)
+            target = covers.open(path)
             if target is None:
                 continue
             try:
@@ -326,11 +326,11 @@ def hide(paths: RootPaths, masked: tuple[str, ...], null_fd: int, label: tuple[s
         os.close(folder_cover)
 
 
-def make_read_only(paths: RootPaths, read_only: tuple[str, ...]) -> None:
+def make_read_only(covers: Covers, read_only: tuple[str, ...]) -> None:
     """Bind each path that exists on itself, read-only."""
     for path in read_only:
         with Step(f"make {path} read-only", path):
-            target = _open_kernel_path(paths, path)
+            target = covers.open(path)
             if target is None:
                 continue
             try:
@@ -342,26 +342,49 @@ def make_read_only(paths: RootPaths, read_only: tuple[str, ...]) -> None:
                 os.close(target)
 
 
-_KERNEL_FOLDERS = (("/proc/", PROC_SUPER_MAGIC), ("/sys/", SYSFS_MAGIC))
+_KERNEL_FOLDERS = {"proc": PROC_SUPER_MAGIC, "sys": SYSFS_MAGIC}
 
 
-def _open_kernel_path(paths: RootPaths, path: str) -> int | None:
-    """Open what is to be covered; below /proc and /sys it must be the kernel's own file, reached without any link."""
-    magic = next((number for folder, number in _KERNEL_FOLDERS if path.startswith(folder)), None)
-    try:
-        fd = paths.open(path, plain=magic == PROC_SUPER_MAGIC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if magic == PROC_SUPER_MAGIC and fstatfs_type(fd) != magic and fstatfs_type_of(paths, "/proc") != magic:
-        os.close(fd)
-        raise RuntimeFault("this is not the kernel's procfs", step=f"cover {path}", path=path)
-    return fd
+class Covers:
+    """Opens what is to be covered: below /proc and /sys the kernel's own files, whatever is exchanged for what meanwhile.
 
+    Each of the two is opened once, known by its kind, and only looked into by that descriptor, so that no cover comes to lie on
+    something that only looks like it. `mounted` names those the document mounts: to find something else there is a fault.
+    """
 
-def fstatfs_type_of(paths: RootPaths, path: str) -> int:
-    """Give the file system type of a path in the root."""
-    fd = paths.open(path)
-    try:
-        return fstatfs_type(fd)
-    finally:
-        os.close(fd)
+    __slots__ = ("_paths", "_tops", "mounted")
+
+    def __init__(self, paths: RootPaths, mounted: frozenset[str]) -> None:
+        self._paths = paths
+        self._tops: dict[str, int] = {}
+        self.mounted = mounted
+
+    def close(self) -> None:
+        """Close what was opened on the way."""
+        for fd in self._tops.values():
+            os.close(fd)
+        self._tops.clear()
+
+    def open(self, path: str) -> int | None:
+        """Open a path that is to be covered, or give None where there is none; raise RuntimeFault, OSError."""
+        _, folder, rest = (*path.split("/", 2), "", "")[:3]
+        try:
+            if folder in _KERNEL_FOLDERS and path.startswith("/") and rest:
+                return self._below(folder, rest, path)
+            return self._paths.open(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _below(self, folder: str, rest: str, path: str) -> int:
+        is_proc = folder == "proc"
+        top = self._tops.get(folder)
+        if top is None:
+            top = self._tops[folder] = self._paths.open(f"/{folder}", plain=is_proc)
+        if fstatfs_type(top) == _KERNEL_FOLDERS[folder]:
+            return RootPaths(top).open(rest, plain=is_proc)
+        if f"/{folder}" not in self.mounted:
+            fd = self._paths.open(path, plain=is_proc)
+            if not is_proc:
+                return fd
+            os.close(fd)
+        raise RuntimeFault(f"this is not the kernel's {folder}fs", step=f"cover {path}", path=path)

@@ -221,6 +221,8 @@ def open_sources(inherited: Inherited, descriptors: Descriptors) -> None:
     for kind, path in plan.namespaces.paths:
         with Step(f"open the {kind} namespace", path):
             inherited.namespace_fds.append((kind, descriptors.keep(os.open(path, os.O_RDONLY | os.O_CLOEXEC))))
+        if kind == "mount":
+            _require_other_mounts(path, inherited.namespace_fds[-1][1])
         if kind == "network" and plan.spec.linux.sysctl:
             from runtime.apply.sysctl import require_other_network
 
@@ -230,6 +232,12 @@ def open_sources(inherited: Inherited, descriptors: Descriptors) -> None:
             inherited.user_fd = descriptors.keep(os.open(plan.namespaces.user_path, os.O_RDONLY | os.O_CLOEXEC))
     if not inherited.standing.user:
         open_mounts(inherited, descriptors.keep)
+
+
+def _require_other_mounts(path: str, namespace_fd: int) -> None:
+    """Refuse a mount namespace that is the runtime's own: pivot_root(2) would take the root from the whole host."""
+    if os.path.samestat(os.fstat(namespace_fd), os.stat("/proc/self/ns/mnt")):
+        raise RuntimeFault("it is the runtime's own: the host would lose its root", step="join the mount namespace", path=path)
 
 
 def _fork(inherited: Inherited) -> int:

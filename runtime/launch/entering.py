@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from runtime.apply.faults import Step
-from runtime.errors import RuntimeFault
+from runtime.errors import RuntimeFault, SpecFault
 from runtime.kernel.fork import fork_into
 from runtime.kernel.namespace import CLONE_NEWUSER, FLAGS, setns, unshare
 from runtime.kernel.prctl import set_dumpable
@@ -98,8 +98,22 @@ def enter_user_namespace(inherited: Inherited) -> list[tuple[str, int]]:
     if inherited.user_fd >= 0:
         with Step("join the user namespace", plan.user_path):
             setns(inherited.user_fd, CLONE_NEWUSER)
+        _require_maps(inherited)
     make(list(plan.new))  # one call: the kernel makes the user namespace first, and the others belong to it
     return later
+
+
+def _require_maps(inherited: Inherited) -> None:
+    """Refuse a document that says of a user namespace it names what is not so; raise SpecFault."""
+    linux = inherited.plan.spec.linux
+    for name, field, lines in (("uid_map", "uidMappings", linux.uid_mappings), ("gid_map", "gidMappings", linux.gid_mappings)):
+        if not lines:
+            continue
+        with open(f"/proc/self/{name}", "rb") as file:
+            found = sorted(tuple(map(int, line.split())) for line in file)
+        if found != sorted((line.container_id, line.host_id, line.size) for line in lines):
+            detail = "is not how the namespace that is named by its path is mapped: leave it out, or say the same"
+            raise SpecFault(detail, pointer=f"/linux/{field}")
 
 
 def enter_cgroup(cgroup: Cgroup, link: Link, *, placed: bool) -> None:

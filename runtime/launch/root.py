@@ -6,7 +6,7 @@ import os
 import stat
 
 from runtime.apply.faults import Step
-from runtime.apply.mounts import Mounter, clone_bind, hide, make_read_only
+from runtime.apply.mounts import Covers, Mounter, clone_bind, hide, make_read_only
 from runtime.apply.paths import RootPaths
 from runtime.errors import RuntimeFault
 from runtime.kernel import mount as k
@@ -100,9 +100,11 @@ def protect_root(plan: LaunchPlan, paths: RootPaths, null_fd: int) -> None:
                 fd = paths.open(one.destination)
                 k.mount_setattr(fd, k.Attributes(k.MOUNT_ATTR_RDONLY))
                 os.close(fd)
-    make_read_only(paths, tuple(dict.fromkeys(plan.spec.linux.readonly_paths)))
+    covers = Covers(paths, frozenset(one.destination for one in plan.mounts if one.fstype in ("proc", "sysfs")))
+    make_read_only(covers, tuple(dict.fromkeys(plan.spec.linux.readonly_paths)))
     label = label_options(plan.spec.linux.mount_label)
-    hide(paths, tuple(dict.fromkeys(plan.spec.linux.masked_paths)), null_fd, label)
+    hide(covers, tuple(dict.fromkeys(plan.spec.linux.masked_paths)), null_fd, label)
+    covers.close()
     if plan.spec.root is not None and plan.spec.root.readonly:
         with Step("make the root file system read-only", plan.rootfs):
             k.mount_setattr(paths.root_fd, k.Attributes(k.MOUNT_ATTR_RDONLY))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from runtime.spec.lasting import Hook, MemoryPolicy
-    from runtime.spec.model import IdMapping, Linux, Namespace, Process, Scheduler, Seccomp, SeccompSyscall, Spec
+    from runtime.spec.model import IdMapping, Linux, Namespace, Process, Scheduler, Seccomp, SeccompSyscall, Spec, User
 
 MAPPINGS_LIMIT = 340
 """Lines a uid_map takes (user_namespaces(7))."""
@@ -72,8 +72,14 @@ def validate(spec: Spec) -> None:
         for index, hook in enumerate(hooks):
             _require(hook.path.startswith("/"), f"/hooks/{kind}/{index}/path", f'"{hook.path}" is not an absolute path')
     _linux(spec.linux, namespaces)
-    if spec.linux.intel_rdt is not None:
-        clos = spec.linux.intel_rdt.clos_id
+    if "user" in namespaces and not namespaces["user"].path:
+        _mapped(spec.process.user, spec.linux)
+    _intel_rdt(spec.linux)
+
+
+def _intel_rdt(linux: Linux) -> None:
+    if linux.intel_rdt is not None:
+        clos = linux.intel_rdt.clos_id
         plain = clos == "/" or ("/" not in clos and clos not in (".", ".."))
         _require(plain, "/linux/intelRdt/closID", f'"{clos}" is not the name of a resctrl group')
 
@@ -254,6 +260,15 @@ def _user_namespace(linux: Linux, namespaces: dict[str, Namespace]) -> None:
         elif not user.path:
             _require(mappings, where, "is missing: a new user namespace needs it")
         _mapping_list(mappings, where)
+
+
+def _mapped(user: User, linux: Linux) -> None:
+    """Judge whether a new user namespace knows the ids it is to be used with; the words are runc's."""
+    for name, lines, number in (("uid", linux.uid_mappings, user.uid), ("gid", linux.gid_mappings, user.gid)):
+        root = any(line.container_id == 0 for line in lines)
+        _require(root, f"/linux/{name}Mappings", f"no mapping found for {name} 0")
+        mapped = any(line.container_id <= number < line.container_id + line.size for line in lines)
+        _require(mapped, f"/process/user/{name}", f"cannot set{name} to unmapped {name} {number} in user namespace")
 
 
 def _mapping_list(mappings: tuple[IdMapping, ...], where: str) -> None:

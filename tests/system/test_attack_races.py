@@ -18,6 +18,9 @@ from tests.support.racing import attacker, rounds
 from tests.system.test_oci_root import bind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
     from tests.system.oci_node import Oci
 
 pytestmark = pytest.mark.system
@@ -167,19 +170,76 @@ def _read(master: int) -> bytes:
         return b""
 
 
+def faked_proc(folder: Path) -> dict[Path, str]:
+    """Lay out what looks like a procfs to who writes sysctls and labels, and give its files with what is in them."""
+    files = [folder / name for name in ("sys/net/ipv4/ip_forward", "self/attr/exec", "self/attr/apparmor/exec", "keys")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("fake")
+    (folder / "thread-self").symlink_to("self")
+    return dict.fromkeys(files, "fake")
+
+
+def contents(files: Iterable[Path]) -> dict[Path, str]:
+    return {file: file.read_text() for file in files}
+
+
 def test_writes_to_a_proc_that_is_none(ours: Oci, arena: Arena) -> None:
-    """CVE-2025-52881 and 2019-19921: a sysctl is written to procfs or not at all, whatever a volume puts in its place."""
+    """CVE-2025-52881, 2019-19921 and 2023-27561: nothing but a procfs comes to /proc, and nothing at all into it."""
     fake = ours.bundle / "fake"
     (fake / "sys/net/ipv4").mkdir(parents=True)
     (fake / "sys/net/ipv4/ip_forward").symlink_to("/../../../../.." + str(arena.outside / "secret"))
     (fake / "self/attr").mkdir(parents=True)
+    (ours.rootfs / "other").symlink_to("proc")
     ours.config["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1"}
-    proc = ours.config["mounts"][0]
-    for mounts in ([bind(fake, "/proc")], [proc, bind(fake / "sys", "/proc/sys")], [bind(fake, "/proc"), proc]):
-        ours.config["mounts"] = [*mounts, *ours.config["mounts"][1:4]]
-        ours.run("true")
+    proc, *others = ours.config["mounts"]
+    tmpfs = {"destination": "/proc", "type": "tmpfs", "source": "tmpfs"}
+    for mounts, words in (
+        ([bind(fake, "/proc")], "not of type proc"),
+        ([tmpfs], "not of type proc"),
+        ([bind(fake, "/proc"), proc], "not of type proc"),
+        ([proc, bind(fake, "/proc")], "not of type proc"),
+        ([bind(fake, "/other")], "not of type proc"),
+        ([proc, bind(fake, "/other")], "not of type proc"),
+        ([proc, bind(fake / "sys", "/proc/sys")], "inside /proc"),
+        ([proc, bind(fake / "self", "/proc/self")], "inside /proc"),
+        ([proc, bind(fake / "sys", "/other/sys")], "inside /proc"),
+    ):
+        ours.config["mounts"] = [*mounts, *others]
+        done = ours.run("true")
+        assert (done.returncode, words in done.stderr) == (1, True), (mounts, done.stderr)
         assert arena.untouched()
-        assert not (fake / "sys/net/ipv4/ip_forward").is_file() or (arena.outside / "secret").read_text() == "the host's"
+
+
+def test_an_image_with_a_proc_of_its_own(ours: Oci) -> None:
+    """CVE-2023-28642 and 2023-27561: where no procfs is mounted, nothing is written to what the image has instead."""
+    files = faked_proc(ours.rootfs / "proc")
+    ours.config["mounts"] = ours.config["mounts"][1:]
+    assert ours.output("cat", "/proc/self/attr/exec") == "fake"
+    ours.config["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1"}
+    ours.run("true")
+    assert contents(files) == files
+
+
+def test_a_proc_that_changes(ours: Oci) -> None:
+    """CVE-2019-19921, 2023-27561 and 2025-52881, raced: sysctls and masks are of procfs, whatever is at /proc by then."""
+    fake = ours.rootfs / "fake"
+    files = faked_proc(fake)
+    ours.config["linux"] |= {
+        "sysctl": {"net.ipv4.ip_forward": "1"},
+        "maskedPaths": ["/proc/keys", "/proc/timer_list"],  # what looks like it has only one of them
+        "readonlyPaths": ["/proc/sys"],
+    }
+    ours.config["mounts"] = ours.config["mounts"][:2]
+    said = set()
+    with attacker(ours.rootfs / "proc", fake):
+        for _ in rounds():
+            done = ours.run("sh", "-c", "cat /proc/sys/net/ipv4/ip_forward /proc/keys; cat /proc/timer_list; true")
+            said.add(done.stdout if done.returncode == 0 else "refused")
+    found = fake if (fake / "keys").exists() else ours.rootfs / "proc"
+    assert {(found / file.relative_to(fake)).read_text() for file in files} == {"fake"}
+    assert said <= {"1\n", "refused", "fakefake", "1\nfake", "fake", ""}, said
+    assert "1\n" in said
 
 
 @pytest.mark.parametrize("more", [[], ["CAP_SYS_PTRACE"]], ids=["usual", "tracing"])

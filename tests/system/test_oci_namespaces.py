@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import snapshot
 from tests.system.test_oci_root import bind
 
 if TYPE_CHECKING:
@@ -229,3 +230,30 @@ def test_without_a_mount_namespace_the_mounts_are_gone_with_the_container(ours: 
     assert ours.run("true").returncode == 1
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         assert file.read() == before
+
+
+def test_the_runtime_s_own_mount_namespace_is_not_joined(ours: Oci) -> None:
+    """By its path it would be the host's, and the container's root would take the place of the host's."""
+    before = snapshot.mounts()
+    namespaces = [one for one in ours.config["linux"]["namespaces"] if one["type"] != "mount"]
+    ours.config["linux"]["namespaces"] = [*namespaces, {"type": "mount", "path": f"/proc/{os.getpid()}/ns/mnt"}]
+    done = ours.run("true")
+    assert (done.returncode, "it is the runtime's own" in done.stderr) == (1, True)
+    assert snapshot.mounts() == before
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_mappings_beside_the_path_of_a_user_namespace(ours: Oci, own: bool) -> None:
+    """They may say again what is so; runc, too, refuses anything else since 1.2."""
+    in_user_namespace(ours)
+    name = ours.start("sleep", "100")
+    pid = ours.state(name)["pid"]
+    others = [one for one in ours.config["linux"]["namespaces"] if one["type"] != "user"]
+    ours.config["linux"]["namespaces"] = [*others, {"type": "user", "path": f"/proc/{pid}/ns/user"}]
+    if own:
+        assert ours.output("id", "-u") == "0\n"
+        return
+    ours.config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": 7, "size": 1}]
+    done = ours.run("true")
+    assert done.returncode == 1
+    assert "is not how the namespace that is named by its path is mapped" in done.stderr

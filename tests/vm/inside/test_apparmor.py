@@ -82,6 +82,23 @@ def test_an_exec_that_takes_two_forks_is_confined(bare: Oci, profile: str) -> No
     assert bare.ok("exec", name, "cat", "/proc/self/attr/current") == f"{profile} (enforce)\n"
 
 
+def test_an_image_with_a_proc_of_its_own(bare: Oci, profile: str) -> None:
+    """CVE-2023-28642: a label goes to the kernel's procfs, not to a file of the image, for a container and for an exec."""
+    files = [bare.rootfs / "proc/self/attr" / name for name in ("exec", "apparmor/exec", "current")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("fake")
+    (bare.rootfs / "proc/thread-self").symlink_to("self")
+    bare.config["mounts"] = [mount for mount in bare.config["mounts"] if mount["destination"] != "/proc"]
+    bare.config["process"]["apparmorProfile"] = profile
+    done = bare.run("sh", "-c", SCRIPT)
+    assert (done.stdout, done.returncode) == ("fake", 1)
+    assert DENIED in done.stderr
+    name = bare.start("sleep", "1000")
+    assert DENIED in bare.call("exec", name, "sh", "-c", SCRIPT).stderr
+    assert {file.read_text() for file in files} == {"fake"}
+
+
 def test_an_unknown_profile_is_an_error_that_leaves_nothing(bare: Oci) -> None:
     bare.config["process"]["apparmorProfile"] = "wtest-none"
     done = bare.run("true")
