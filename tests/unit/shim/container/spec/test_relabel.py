@@ -30,6 +30,14 @@ def test_the_node_s_own_shared_memory_is_left_alone(kit):
     assert not relabelling(inputs(kit, shm="/dev/shm")).trees
 
 
+@pytest.mark.parametrize("place", ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/shm"])
+def test_a_volume_in_the_place_of_a_pod_s_file_keeps_its_label(kit, place):
+    """CVE-2021-43816: what is mounted where the runtime's own file would be is the host's, and is relabelled if asked for."""
+    given = inputs(kit, ("/srv/host", False))
+    given.config.mounts[0].container_path = place
+    assert "/srv/host" not in relabelling(given).trees
+
+
 @pytest.mark.parametrize("changes", [{"privileged": True}, {"options": {"type": "spc_t"}}])
 def test_a_container_that_is_not_confined_takes_no_label_away(kit, changes):
     assert not relabelling(inputs(kit, ("/data", True), **changes)).trees
