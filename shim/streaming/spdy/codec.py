@@ -83,7 +83,7 @@ def _plain(frame: StreamReset | Ping | GoAway | Settings | WindowGrown) -> bytes
             return _control(_GOAWAY, _TWO.pack(frame.last_stream_id, frame.status))
         case WindowGrown():
             return _control(_WINDOW_UPDATE, _TWO.pack(frame.stream_id, frame.delta))
-        case Settings():
+        case _:
             entries = b"".join(_TWO.pack(number & 0xFFFFFF, value) for number, value in frame.values)
             return _control(_SETTINGS, _ID.pack(len(frame.values)) + entries)
 
