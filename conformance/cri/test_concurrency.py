@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
-from conformance.cri.subject import SLEEP
+from conformance.cri.subject import SLEEP, log_texts, wait_log
 from shim.gen.runtime.v1 import api_pb2
+from tests.support.images import TestImage, files_layer
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conformance.cri.subject import Pod, Subject
+    from tests.support.registry import Registry
 
 RESERVED = "reserved"
 """Word of containerd's and CRI-O's answer to the second of two equal calls that run at the same time."""
@@ -201,3 +206,109 @@ def test_retry_of_a_cancelled_pod_need_not_wait(subject: Subject) -> None:
         _leave(call, delay)
         pod = subject.run_config(config)
         subject.cri.remove_pod(pod.id)
+
+
+def test_removals_of_a_pod_at_once(subject: Subject, pod: Pod) -> None:
+    container = pod.run()
+    request = api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod.id)
+    assert _answers(lambda: subject.cri.runtime.RemovePodSandbox(request, timeout=30))[0]
+    wait_for(lambda: pod.id not in subject.pod_ids(), "the pod to be gone")
+    assert container not in subject.container_ids()
+
+
+def test_removals_of_an_image_at_once(subject: Subject, registry: Registry) -> None:
+    image = TestImage(layers=(files_layer({"note": uuid.uuid4().hex}),))
+    name = registry.push(f"once/{uuid.uuid4().hex[:8]}", "1", image)
+    subject.images.pull(name)
+    request = api_pb2.RemoveImageRequest(image=api_pb2.ImageSpec(image=name))
+    assert _answers(lambda: subject.images.images.RemoveImage(request, timeout=30))[0]
+    status = subject.images.images.ImageStatus(api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=name)), timeout=10)
+    assert not status.HasField("image")
+
+
+def test_updates_at_once(subject: Subject, pod: Pod) -> None:
+    container = pod.run()
+    request = api_pb2.UpdateContainerResourcesRequest(
+        container_id=container, linux=api_pb2.LinuxContainerResources(cpu_shares=333, memory_limit_in_bytes=96 << 20)
+    )
+    assert _answers(lambda: subject.cri.runtime.UpdateContainerResources(request, timeout=30))[1] == []
+    shown = subject.cri.status(container).resources.linux
+    assert (shown.cpu_shares, shown.memory_limit_in_bytes) == (333, 96 << 20)
+
+
+def test_reopened_at_once(subject: Subject, pod: Pod) -> None:
+    container = pod.run(("sh", "-c", "n=0; while :; do echo line $n; n=$((n+1)); sleep 0.02; done"))
+    path = subject.cri.status(container).log_path
+    wait_log(path, "line", 5)
+    request = api_pb2.ReopenContainerLogRequest(container_id=container)
+    assert _answers(lambda: subject.cri.runtime.ReopenContainerLog(request, timeout=30))[1] == []
+    count = len(log_texts(path))
+    wait_for(lambda: len(log_texts(path)) > count + 3, "the log to go on")
+    subject.cri.stop(container)
+    lines = [int(text.split()[-1]) for text in log_texts(path)]
+    assert lines == list(range(len(lines)))
+
+
+IGNORES = ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done")
+
+
+def test_a_stop_whose_call_is_cancelled(subject: Subject, pod: Pod) -> None:
+    """kubelet takes a long grace period back by a stop with a shorter one."""
+    container = pod.run(IGNORES)
+    wait_log(subject.cri.status(container).log_path, "ready")
+    call = subject.cri.runtime.StopContainer.future(
+        api_pb2.StopContainerRequest(container_id=container, timeout=30), timeout=60
+    )
+    _leave(call, 0.3)
+    started = time.monotonic()
+    subject.cri.stop(container)
+    assert time.monotonic() - started < 10
+    assert subject.cri.status(container).exit_code == 137
+
+
+def test_a_stop_whose_deadline_passes(subject: Subject, pod: Pod) -> None:
+    container = pod.run(IGNORES)
+    wait_log(subject.cri.status(container).log_path, "ready")
+    with pytest.raises(grpc.RpcError) as caught:
+        subject.cri.runtime.StopContainer(api_pb2.StopContainerRequest(container_id=container, timeout=30), timeout=0.5)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    subject.cri.stop(container)
+    assert subject.cri.status(container).exit_code == 137
+
+
+@pytest.mark.parametrize("delay", DELAYS[:4])
+def test_a_start_whose_call_is_cancelled(subject: Subject, pod: Pod, delay: float) -> None:
+    """It has started, or can be started, or has failed and can be replaced; it is nothing in between."""
+    container = pod.create()
+    call = subject.cri.runtime.StartContainer.future(api_pb2.StartContainerRequest(container_id=container), timeout=30)
+    _leave(call, delay)
+
+    def settled() -> bool:
+        if subject.cri.status(container).state == api_pb2.CONTAINER_CREATED:
+            with suppress(grpc.RpcError):  # it may still be under way
+                subject.cri.start(container)
+        return subject.cri.status(container).state in {api_pb2.CONTAINER_RUNNING, api_pb2.CONTAINER_EXITED}
+
+    wait_for(settled, "the container to have started, or not", seconds=15)
+    subject.cri.remove(container)
+    assert pod.finish(("true",)).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["StopPodSandbox", "RemovePodSandbox"])
+def test_the_end_of_a_pod_whose_call_is_cancelled(subject: Subject, name: str) -> None:
+    for delay in DELAYS[:4]:
+        pod = subject.run(network=True)
+        pod.run()
+        request = getattr(api_pb2, f"{name}Request")(pod_sandbox_id=pod.id)
+        _leave(getattr(subject.cri.runtime, name).future(request, timeout=30), delay)
+        getattr(subject.cri.runtime, name)(request, timeout=30)
+        with suppress(grpc.RpcError):  # it may have gone already
+            subject.cri.remove_pod(pod.id)
+        assert pod.id not in subject.pod_ids()
+
+
+def test_a_stream_that_is_left(subject: Subject) -> None:
+    for _ in range(5):
+        call = subject.cri.runtime.GetContainerEvents(api_pb2.GetEventsRequest())
+        call.cancel()
+    subject.cri.pods()
