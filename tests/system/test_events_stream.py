@@ -146,3 +146,31 @@ def test_what_ended_without_a_daemon_is_told_by_the_next(wherryd: Wherryd, pods:
     assert listener.of(container) == [STOPPED]
     assert listener.seen[0].containers_statuses[0].exit_code == 137
     assert other.of(container) == [DELETED]
+
+
+def test_ends_before_during_and_after_a_crash_are_told_once(wherryd: Wherryd, pods: PodMaker) -> None:
+    def begin(_number: int) -> tuple[str, str, int]:
+        config = pods.pod()
+        pod = wherryd.cri.run_pod(config)
+        container = wherryd.cri.create(pod, pods.container("busybox", ["sleep", "1000"]), config)
+        wherryd.cri.start(container)
+        return pod, container, int(wherryd.cri.info(container)["pid"])
+
+    def end(some: list[tuple[str, str, int]]) -> None:
+        for _pod, _container, pid in some:
+            os.kill(pid, signal.SIGKILL)
+
+    with ThreadPoolExecutor(6) as workers:
+        made = list(workers.map(begin, range(12)))
+    with Listener(wherryd.cri) as before:
+        end(made[:4])
+        wait_for(lambda: before.seen, "the first end to be told")
+        wherryd.kill()
+        end(made[4:8])
+        wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for _, _, pid in made[:8]), "the containers to end")
+        wherryd.start()
+        with Listener(wherryd.cri) as after:
+            end(made[8:])
+            wait_for(lambda: len(before.seen) + len(after.seen) >= len(made), "all ends to be told")
+    told = Counter((event.container_id, event.container_event_type) for event in (*before.seen, *after.seen))
+    assert told == Counter({(container, STOPPED): 1 for _pod, container, _pid in made})
