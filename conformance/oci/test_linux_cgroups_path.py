@@ -108,3 +108,23 @@ def _tell(path: str, word: str) -> None:
     if os.path.exists(path):
         with open(path, "w", encoding="ascii") as file:
             file.write(word)
+
+
+@pytest.mark.rule("config-linux.md#cgroup-ownership")
+@pytest.mark.parametrize(
+    ("options", "namespaced", "given"), [(("rw",), True, True), (("ro",), True, False), (("rw",), False, False)]
+)
+def test_ownership(case: Case, *, options: tuple[str, ...], namespaced: bool, given: bool) -> None:
+    """Nothing of a cgroup is the container's but what the kernel can delegate, on v2 alone, shown for writing as the root."""
+    host.need_user_namespaces()
+    case.userns()
+    case.mount("/sys/fs/cgroup", "cgroup", *options, kind="cgroup")
+    if namespaced:
+        case.namespace("cgroup")
+    else:
+        case.drop_namespace("cgroup")
+    case.sleeper()
+    place = cgroups.folder(case.pid(), "pids")
+    owned = {name for name in (".", *os.listdir(place)) if os.stat(f"{place}/{name}").st_uid == 200000}
+    files = host.read("/sys/kernel/cgroup/delegate").split() if host.v2() and given else []
+    assert owned <= {".", *files} if files else not owned

@@ -106,6 +106,7 @@ class Restoration:
         scene = stage.Stage(folder)
         fields = common_fields(self.request.options, LOG) + self._fields(scene, cgroup, inherited)
         self._ask(fields, scene, inherited)
+        creator.give_cgroup(plan, cgroup, self.state.pid)
         cgroup.release()
         if with_tmp:
             os.rmdir("tmp", dir_fd=inherited.root_mount)

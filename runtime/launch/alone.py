@@ -32,7 +32,7 @@ from runtime.kernel.namespace import CLONE_NEWPID, setns, unshare
 from runtime.kernel.prctl import set_dumpable, set_name
 from runtime.kernel.spawn import default_signals
 from runtime.launch import gate, protocol
-from runtime.launch.creator import compile_filter, first_state, load_spec, open_sources
+from runtime.launch.creator import compile_filter, first_state, give_cgroup, load_spec, open_sources
 from runtime.launch.ending import remove_folder
 from runtime.launch.guarded import guarded
 from runtime.launch.inherited import Inherited, close_others
@@ -189,5 +189,6 @@ def _prepare(request: CreateRequest, link: Link) -> Inherited:
     cgroup.born_in_v2 = True
     cgroup.create()
     cgroup.apply(plan.spec.linux.resources)
+    give_cgroup(plan, cgroup, pid)
     inherited.filter = compile_filter(plan.spec.linux.seccomp, folder)
     return inherited

@@ -313,6 +313,7 @@ def _serve_init(plan: LaunchPlan, link: Link, state: ContainerState, cgroup: Cgr
     folder = container_dir(plan.request.state_root, plan.request.container_id)
     if not plan.request.without_cgroups:
         cgroup.apply(plan.spec.linux.resources)  # while init mounts; devices wait until it has made its nodes
+        give_cgroup(plan, cgroup, state.pid)
     compiled = compile_filter(plan.spec.linux.seccomp, folder)
     if plan.has_runtime_hooks():
         _await(plan, link, state.pid, protocol.MOUNTED)
@@ -331,6 +332,14 @@ def _serve_init(plan: LaunchPlan, link: Link, state: ContainerState, cgroup: Cgr
         link.receive(protocol.READY)
     cgroup.release()
     return state
+
+
+def give_cgroup(plan: LaunchPlan, cgroup: Cgroup, pid: int) -> None:
+    """Let the container's user own its cgroup where the document shows it for writing."""
+    if plan.gives_cgroup():
+        from runtime.apply.cgroup.owner import give
+
+        give(cgroup, pid, plan.process.source.user.uid)
 
 
 def _await(plan: LaunchPlan, link: Link, pid: int, wanted: bytes) -> None:

@@ -103,7 +103,9 @@ def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
     kept = {label_fd, task_fd if plan.spec.hooks.start_container else -1} - {-1}
     close_others({0, 1, 2, link.socket.fileno(), gate_fd, *passed(inherited.preserve_fds), *kept})
     if inherited.standing.user:
-        prctl.set_dumpable(dumpable=True)  # else its own user cannot exec here before start; nothing of the host's is left
+        # else its own user can neither exec here before start nor take the seccomp listener; nothing of the host's is left
+        prctl.set_dumpable(dumpable=True)
+        program.traceable = True
     gate.end_when_told()
     if _listens_early(inherited, program):
         os.close(program.confine(link))  # the agent's end is to be the end
@@ -113,9 +115,9 @@ def _until_gate(inherited: Inherited) -> tuple[Link, Program]:
 
 
 def _listens_early(inherited: Inherited, program: Program) -> bool:
-    """Tell whether the agent is told now. Without privileges nobody may take a descriptor of init's before its execve(2)."""
+    """Tell whether the agent is told now."""
     profile = inherited.plan.spec.linux.seccomp
-    if profile is None or not program.has_listener() or inherited.standing.user:
+    if profile is None or not program.has_listener():
         return False
     from runtime.plan.waiting import can_wait_under
 

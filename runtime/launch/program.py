@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Program:
     """The user's program on its way. Call `find`, `become`, and last `execute`."""
 
-    __slots__ = ("confined", "environment", "filter", "filter_flags", "label_fd", "path", "plan")
+    __slots__ = ("confined", "environment", "filter", "filter_flags", "label_fd", "path", "plan", "traceable")
 
     def __init__(self, plan: ProcessPlan) -> None:
         self.plan = plan
@@ -28,6 +28,8 @@ class Program:
         self.filter_flags = 0
         self.label_fd = -1
         self.confined = False
+        self.traceable = False
+        """Whether its user may look into it before it is executed."""
         self.path = ""
         self.environment = dict(entry.split("=", 1) for entry in plan.environment)
 
@@ -71,7 +73,8 @@ class Program:
         listener = -1
         if self.confined:
             return listener
-        prctl.set_dumpable(dumpable=False)  # changing ids may have restored it (prctl(2))
+        if not self.traceable:
+            prctl.set_dumpable(dumpable=False)  # changing ids may have restored it (prctl(2))
         self.confined = True
         if self.filter:
             from runtime.kernel import seccomp

@@ -30,6 +30,8 @@ LINKS = (
     ("/dev/core", "/proc/kcore"),
     ("/dev/ptmx", "pts/ptmx"),
 )
+_PTMX = ("/dev/ptmx", os.makedev(5, 2))
+"""What is always the link to the container's own devpts: the host's node, bound, finds none (config-linux.md)."""
 
 
 class NodePlan(Record):
@@ -50,13 +52,14 @@ class DevicePlan(Record):
 
 
 def plan_devices(devices: tuple[Device, ...], mounts: tuple[MountPlan, ...]) -> DevicePlan:
-    """Decide the nodes; one of linux.devices replaces a default one of the same path. Raises SpecFault."""
+    """Decide the nodes; one of linux.devices replaces a default one of the same path, but ptmx. Raises SpecFault."""
     if any(mount.destination == "/dev" and mount.kind == "bind" for mount in mounts):
         return DevicePlan()
     by_path = {device.path: _node(device, "") for device in DEFAULT_DEVICES}
     for at, device in enumerate(devices):
         node = _node(device, f"/linux/devices/{at}")
-        by_path[node.path] = node
+        if (node.path, node.device) != _PTMX:
+            by_path[node.path] = node
     links = tuple(link for link in LINKS if link[0] not in by_path)
     return DevicePlan(nodes=tuple(by_path.values()), links=links)
 

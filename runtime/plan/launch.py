@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from runtime.errors import SpecFault
+from runtime.kernel.mount import MOUNT_ATTR_RDONLY
 from runtime.plan.devices import DevicePlan, plan_devices
 from runtime.plan.mounts import MountPlan, plan_mounts, root_propagation
 from runtime.plan.namespaces import NamespacePlan, plan_namespaces
@@ -34,6 +35,15 @@ class LaunchPlan(Record):
     def has_runtime_hooks(self) -> bool:
         """Tell whether hooks are run in the runtime's namespaces while init waits."""
         return bool(self.spec.hooks.prestart or self.spec.hooks.create_runtime)
+
+    def gives_cgroup(self) -> bool:
+        """Tell whether the cgroup becomes its user's: it is shown for writing, and as the root (config-linux.md)."""
+        return "cgroup" in self.namespaces.new and any(
+            one.kind == "cgroup"
+            and (one.source, one.destination) == ("cgroup", "/sys/fs/cgroup")
+            and not one.change.set & MOUNT_ATTR_RDONLY
+            for one in self.mounts
+        )
 
 
 def plan_launch(spec: Spec, request: CreateRequest) -> LaunchPlan:

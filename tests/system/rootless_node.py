@@ -64,7 +64,9 @@ class Sailor:
         for name in FILES:
             own = Path("/etc", name)
             text = own.read_text() if own.exists() else ""
-            (self.etc / name).write_text(f"{text}{_SOURCES.get(name, _RANGE)}\n")
+            if f"{USER}:" not in text:
+                text += f"{_SOURCES.get(name, _RANGE)}\n"
+            (self.etc / name).write_text(text)
             (self.etc / name).chmod(0o644)
         self.runtime_dir = folder / "run"
         self.runtime_dir.mkdir(mode=0o700)

@@ -14,6 +14,7 @@ import pytest
 from runtime.apply.cgroup import detect, from_paths
 from tests.system.oci_node import OURS, RUNTIMES
 from tests.system.rootless_node import FIRST, UID, Rootless, sailor
+from tests.system.test_oci_notify import agent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,10 +84,28 @@ def test_the_life_of_a_container(node: Rootless) -> None:
     assert not os.listdir(node.root)
 
 
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_an_agent_answers_for_the_container(mine: Rootless, *, no_new_privileges: bool) -> None:
+    """Its listener lies in a process with another id than the user's, who may take it out of there all the same."""
+    mine.map(*BOTH)
+    mine.config["process"] |= {"noNewPrivileges": no_new_privileges, "user": {"uid": 1000, "gid": 1000}}
+    with agent(mine, "mkdir", "mkdirat") as answering:
+        os.chmod(answering.path, 0o666)
+        done = mine.run("mkdir", "/tmp/x")
+        assert "No medium found" in done.stderr
+        (message,) = answering.states
+    assert message["state"]["status"] == "creating"
+
+
 def test_devices_are_the_hosts(node: Rootless) -> None:
     nodes = "for name in null zero full random urandom tty; do stat -c %t:%T /dev/$name; done"
     said = node.shell(f"{nodes}; head -c 3 /dev/zero | wc -c")
     assert said.split() == ["1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "3"]
+
+
+def test_ptmx_is_the_container_s_whoever_asks_for_it(mine: Rootless) -> None:
+    mine.config["linux"]["devices"] = [{"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2}]
+    assert mine.shell("readlink /dev/ptmx; true <> /dev/ptmx && echo opened").split() == ["pts/ptmx", "opened"]
 
 
 def test_what_spec_writes_runs(node: Rootless) -> None:

@@ -55,6 +55,13 @@ def test_clock_offsets():
         plan_namespaces(Linux(time_offsets=offsets))
 
 
+def test_ptmx_is_always_the_container_s():
+    plan = plan_devices((Device(type="c", path="/dev/ptmx", major=5, minor=2),), ())
+    assert ("/dev/ptmx", "pts/ptmx") in plan.links
+    assert len(plan.nodes) == len(DEFAULT_DEVICES)
+    assert "/dev/ptmx" not in dict(plan_devices((Device(type="c", path="/dev/ptmx", major=1, minor=3),), ()).links)
+
+
 def test_default_devices_can_be_replaced():
     own = Device(type="c", path="/dev/null", major=1, minor=5, file_mode=0o600, uid=3, gid=4)
     plan = plan_devices((own, Device(type="b", path="/dev/disk", major=8, minor=0)), ())

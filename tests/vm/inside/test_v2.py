@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from tests.vm.inside.systemd import CGROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.system.oci_node import Oci
 
@@ -277,6 +277,41 @@ def test_a_cgroup_namespace_shows_the_cgroup_as_root(oci: Oci, group: Path) -> N
     shown = oci.shell("cat /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.procs; ls /sys/fs/cgroup")
     assert shown.splitlines()[:2] == ["0::/", "1"]
     assert "memory.max" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "namespaced", "given"),
+    [(["nosuid", "rw"], True, True), (["ro"], True, False), (["rw"], False, False)],
+)
+def test_a_cgroup_shown_for_writing_is_its_user_s(ours: Oci, *, options: list[str], namespaced: bool, given: bool) -> None:
+    """In a cgroup namespace of its own: config-linux.md, "Cgroup ownership"."""
+    top = CGROUPS / f"wtest-{secrets.token_hex(4)}"
+    maps = [{"containerID": 0, "hostID": 70_000, "size": 1000}]
+    ours.config["linux"] |= {"cgroupsPath": f"/{top.name}/box", "uidMappings": maps, "gidMappings": maps}
+    ours.config["linux"]["namespaces"] += [{"type": "user"}, *([{"type": "cgroup"}] if namespaced else [])]
+    ours.config["process"]["user"]["uid"] = 3
+    ours.config["mounts"] = [one for one in ours.config["mounts"] if one["type"] != "sysfs"]
+    ours.config["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options})
+    (ours.rootfs / "sys/fs/cgroup").mkdir(parents=True, exist_ok=True)
+    ours.config["linux"]["resources"] = {"memory": {"limit": 64 * MEBIBYTE}}
+    try:
+        script = "mkdir /sys/fs/cgroup/own && echo 0 > /sys/fs/cgroup/own/cgroup.procs && cat /proc/self/cgroup; sleep 1000"
+        name = ours.start("sh", "-c", script)
+        group = top / "box"
+        owners = {path.name: path.stat().st_uid for path in (group, *group.iterdir())}
+        listed = Path("/sys/kernel/cgroup/delegate").read_text().split()
+        wanted = {"box", *listed} & owners.keys() if given else set()
+        if given:
+            wait_for(lambda: (group / "own/cgroup.procs").exists() and text(group / "own/cgroup.procs"), "it to move on")
+            assert ours.call("exec", name, "sh", "-c", "echo max > /sys/fs/cgroup/memory.max").returncode != 0
+        assert {file for file, uid in owners.items() if uid == 70_003} - {"own"} == wanted
+        assert "cgroup.procs" in wanted or not given
+        ours.ok("delete", "--force", name)
+        assert not group.exists()
+    finally:
+        ours.close()
+        if top.exists():
+            top.rmdir()
 
 
 def test_everybody_is_signalled_without_a_pid_namespace(oci: Oci, group: Path) -> None:
