@@ -85,10 +85,11 @@ def _cpu(cpu: Cpu) -> Iterator[Write]:
         yield _write("cpu", "cpu.rt_period_us", cpu.realtime_period, postponable=True)
     if cpu.realtime_runtime:
         yield _write("cpu", "cpu.rt_runtime_us", cpu.realtime_runtime)
-    if cpu.idle == 0:
-        yield _write("cpu", "cpu.idle", 0)  # first, since an idle cgroup has no shares
     if cpu.shares:
         check_shares(cpu.shares)
+    if cpu.idle is not None:
+        yield _write("cpu", "cpu.idle", cpu.idle)
+    if cpu.shares and not cpu.idle:  # the kernel gives an idle cgroup no other shares than the least
         yield _write("cpu", "cpu.shares", cpu.shares)
     if cpu.period:
         yield _write("cpu", "cpu.cfs_period_us", cpu.period, postponable=True)
@@ -96,8 +97,6 @@ def _cpu(cpu: Cpu) -> Iterator[Write]:
         yield _write("cpu", "cpu.cfs_burst_us", cpu.burst, postponable=True)
     if cpu.quota:
         yield _write("cpu", "cpu.cfs_quota_us", cpu.quota)
-    if cpu.idle:
-        yield _write("cpu", "cpu.idle", cpu.idle)
 
 
 def _memory(memory: Memory) -> Iterator[Write]:

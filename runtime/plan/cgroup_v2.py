@@ -65,13 +65,12 @@ def weight_of_shares(shares: int) -> int:
 def _cpu(cpu: Cpu) -> Iterator[Write]:
     if cpu.realtime_period or cpu.realtime_runtime:
         raise KernelFault("cgroup v2 has no real-time CPU limits", feature="real-time limits", step="plan the cgroup")
-    if cpu.idle == 0:
-        yield _write("cpu", "cpu.idle", 0)  # first, since an idle cgroup has no weight
     if cpu.shares:
         check_shares(cpu.shares)
-        yield _write("cpu", "cpu.weight", weight_of_shares(cpu.shares))
-    if cpu.idle:
+    if cpu.idle is not None:
         yield _write("cpu", "cpu.idle", cpu.idle)
+    if cpu.shares and not cpu.idle:  # the kernel gives an idle cgroup no other weight than the least
+        yield _write("cpu", "cpu.weight", weight_of_shares(cpu.shares))
     if cpu.burst is not None:
         yield _write("cpu", "cpu.max.burst", cpu.burst, postponable=True)
     if cpu.quota or cpu.period:

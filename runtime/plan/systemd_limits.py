@@ -47,12 +47,22 @@ def limit_properties(resources: Resources, *, v2: bool) -> tuple[Property, ...]:
 
 
 def rounded(resources: Resources) -> Resources:
-    """Give `resources` with the CPU quota systemd makes of it, so that the cgroup and the unit say the same."""
+    """Give `resources` as systemd keeps it, so that cgroup and unit say the same: a round CPU quota, idle or a weight."""
     cpu = resources.cpu
+    if dict(resources.unified).get("cpu.idle", "").strip() == "1":
+        resources = replace(resources, unified=tuple(pair for pair in resources.unified if pair[0] != "cpu.weight"))
     if not cpu.quota or cpu.quota < 0:
         return resources
     period = cpu.period or _PERIOD
     return replace(resources, cpu=replace(cpu, quota=_quota(cpu.quota, period) * period // _SECOND))
+
+
+def is_idle_with_weight(resources: Resources) -> bool:
+    """Tell whether a weight is asked for where there is none to be had."""
+    files = dict(resources.unified)
+    return bool(resources.cpu.idle and resources.cpu.shares) or (
+        "cpu.weight" in files and files.get("cpu.idle", "").strip() == "1"
+    )
 
 
 def _quota(quota: int, period: int) -> int:

@@ -7,6 +7,7 @@ import os
 from runtime.apply.cgroup import manager
 from runtime.apply.cgroup.detect import detect
 from runtime.apply.cgroup.group import Cgroup
+from runtime.caution import caution
 from runtime.errors import KernelFault
 from runtime.kernel.execute import close_range
 from runtime.kernel.fork import fork
@@ -14,7 +15,7 @@ from runtime.kernel.prctl import set_parent_death_signal
 from runtime.launch.ending import end_child
 from runtime.plan.cgroup import clean
 from runtime.plan.systemd import Unit, annotated_properties, scope_properties, unit_of
-from runtime.plan.systemd_limits import device_properties, limit_properties, rounded
+from runtime.plan.systemd_limits import device_properties, is_idle_with_weight, limit_properties, rounded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,6 +142,8 @@ class Scope(Cgroup):
             properties = limit_properties(resources, v2=self._v2)
             if properties:
                 manager.set_properties(self.unit, properties)
+        if self._v2 and is_idle_with_weight(resources):
+            caution("unable to apply both cpu.weight and cpu.idle to systemd, ignoring cpu.weight")
         super().apply(rounded(resources))
 
     def apply_devices(self, rules: tuple[DeviceRule, ...]) -> None:

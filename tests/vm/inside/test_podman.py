@@ -93,6 +93,7 @@ def test_the_life_of_a_scope(busybox_rootfs: Path) -> None:
     finally:
         podman.call("rm", "-f", "-t", "0", "life")
         subprocess.run(["systemctl", "stop", "wtest.slice"], check=True)
+        Path("/run/wherry/oci").rmdir()
 
 
 def test_the_life_of_a_user_s_scope(busybox_rootfs: Path, sailor: Sailor) -> None:

@@ -134,6 +134,17 @@ def test_quota_and_period_are_updated_one_by_one(scoped: Oci) -> None:
         assert show(unit_of(scoped), "CPUQuotaPerSecUSec")["CPUQuotaPerSecUSec"] == told
 
 
+def test_an_idle_cgroup_has_no_weight(own: Oci) -> None:
+    own.config["linux"]["resources"] = {"cpu": {"shares": 512, "idle": 1}}
+    name = own.start("sleep", "1000")
+    assert read(own, "cpu.idle") == "1"
+    own.ok("update", "--cpu-share", "512", name)
+    assert (read(own, "cpu.idle"), read(own, "cpu.weight")) == ("0", "59")
+    assert "ignoring cpu.weight" in own.call("update", "--cpu-share", "200", "--cpu-idle", "1", name).stderr
+    systemctl("daemon-reload")
+    assert read(own, "cpu.idle") == "1"
+
+
 def test_annotations_set_properties(scoped: Oci) -> None:
     scoped.config["annotations"] = {
         "org.systemd.property.TimeoutStopSec": "uint32 7",

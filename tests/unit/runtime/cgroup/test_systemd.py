@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from runtime.errors import CgroupFault, RuntimeFault, SpecFault
 from runtime.plan.gvariant import parse
 from runtime.plan.systemd import Property, annotated_properties, slice_path, unit_of
-from runtime.plan.systemd_limits import INFINITY, device_properties, limit_properties, mask, rounded
+from runtime.plan.systemd_limits import INFINITY, device_properties, is_idle_with_weight, limit_properties, mask, rounded
 from runtime.spec.resources import BlockIo, Cpu, DeviceRule, Memory, Resources
 
 PREFIX = "org.systemd.property."
@@ -163,6 +163,10 @@ def test_idle_is_a_weight_of_nothing() -> None:
         "CPUQuotaPeriodUSec": 50_000,
         "CPUQuotaPerSecUSec": INFINITY,
     }
+    assert rounded(Resources(unified=unified)).unified == (unified[0], unified[2])
+    assert is_idle_with_weight(Resources(unified=unified))
+    assert is_idle_with_weight(Resources(cpu=Cpu(idle=1, shares=512)))
+    assert not is_idle_with_weight(Resources(cpu=Cpu(idle=0, shares=512), unified=unified[1:]))
 
 
 @pytest.mark.parametrize(

@@ -61,16 +61,17 @@ def test_nothing_asked_nothing_written(layout: Layout) -> None:
             [("memory.swap.max", "max"), ("memory.max", "max")],
         ),
         (
-            Resources(cpu=Cpu(shares=1024, quota=50, period=100, burst=10, idle=1)),
+            Resources(cpu=Cpu(shares=1024, quota=50, period=100, burst=10, idle=0)),
             [
+                ("cpu.idle", "0"),
                 ("cpu.shares", "1024"),
                 ("cpu.cfs_period_us", "100"),
                 ("cpu.cfs_burst_us", "10"),
                 ("cpu.cfs_quota_us", "50"),
-                ("cpu.idle", "1"),
             ],
-            [("cpu.weight", "100"), ("cpu.idle", "1"), ("cpu.max.burst", "10"), ("cpu.max", "50 100")],
+            [("cpu.idle", "0"), ("cpu.weight", "100"), ("cpu.max.burst", "10"), ("cpu.max", "50 100")],
         ),
+        (Resources(cpu=Cpu(shares=1024, idle=1)), [("cpu.idle", "1")], [("cpu.idle", "1")]),
         (Resources(cpu=Cpu(quota=-1)), [("cpu.cfs_quota_us", "-1")], [("cpu.max", "max")]),
         (
             Resources(cpu=Cpu(cpus="0-1", mems="0")),
