@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
 from conformance.cri.subject import Code, refused
@@ -33,6 +35,14 @@ PODS: dict[str, Change] = {
     "no metadata": lambda c: c.ClearField("metadata"),
     "unknown network mode": lambda c: setattr(_modes(c), "network", 77),
     "unknown pid mode": lambda c: setattr(_modes(c), "pid", 77),
+    "unknown ipc mode": lambda c: setattr(_modes(c), "ipc", 77),
+    "unknown protocol": lambda c: c.port_mappings.append(
+        api_pb2.PortMapping(protocol=77, container_port=80, host_port=8080)  # type: ignore[arg-type]  # that is the point
+    ),
+    "a port beyond all numbers": lambda c: c.port_mappings.append(api_pb2.PortMapping(container_port=80, host_port=70000)),
+    "an address that is none": lambda c: c.port_mappings.append(
+        api_pb2.PortMapping(container_port=80, host_port=8080, host_ip="1.2.3")
+    ),
     "another container's pids": lambda c: setattr(_modes(c), "pid", api_pb2.TARGET),
     "unknown sysctl": lambda c: c.linux.sysctls.update({"kernel.no_such_thing": "1"}),
     "a sysctl that leaves": lambda c: c.linux.sysctls.update({"net/../../etc/x": "1"}),
@@ -98,6 +108,14 @@ CONTAINERS: dict[str, Change] = {
     "an oom score beyond its range": lambda c: setattr(c.linux.resources, "oom_score_adj", 5000),
     "garbage as cpus": lambda c: setattr(c.linux.resources, "cpuset_cpus", "none"),
     "less memory than a process needs": lambda c: setattr(c.linux.resources, "memory_limit_in_bytes", 1000),
+    "an unknown ipc mode": lambda c: setattr(_modes(c), "ipc", 77),
+    "an unknown policy of groups": lambda c: setattr(c.linux.security_context, "supplemental_groups_policy", 77),
+    "a group beyond 32 bits": lambda c: c.linux.security_context.MergeFrom(
+        api_pb2.LinuxContainerSecurityContext(
+            run_as_user=api_pb2.Int64Value(value=1), run_as_group=api_pb2.Int64Value(value=1 << 33)
+        )
+    ),
+    "a supplementary group beyond 32 bits": lambda c: c.linux.security_context.supplemental_groups.append(1 << 33),
     "an unknown stop signal": lambda c: setattr(c, "stop_signal", 777),
     "a log path that leaves": lambda c: setattr(c, "log_path", "../outside.log"),
 }
@@ -219,6 +237,69 @@ def test_ids_that_are_none(subject: Subject, name: str, identifier: str) -> None
     if name == "ExecSync":
         request.cmd.append("true")
     refused(lambda: getattr(subject.cri.runtime, name)(request, timeout=5), *NO_SUCH)
+
+
+GONE = {
+    "container": (
+        *("StartContainer", "ContainerStatus", "ContainerStats", "ReopenContainerLog", "UpdateContainerResources"),
+        *("CheckpointContainer", "ExecSync", "Exec", "Attach"),
+    ),
+    "pod": ("PodSandboxStatus", "PodSandboxStats", "PortForward", "UpdatePodSandboxResources", "CheckpointPod"),
+}
+
+
+def _about(name: str, identifier: str) -> Any:
+    """Make a request about one pod or container that lacks nothing but the thing itself."""
+    request = getattr(api_pb2, f"{name}Request")()
+    fields = {field.name for field in request.DESCRIPTOR.fields}
+    setattr(request, "container_id" if "container_id" in fields else "pod_sandbox_id", identifier)
+    if "cmd" in fields:
+        request.cmd.append("true")
+    for field in {"stdout", "location", "output_path"} & fields:
+        setattr(request, field, True if field == "stdout" else "/tmp/conformance-cri-none")
+    return request
+
+
+@pytest.mark.parametrize("name", GONE["container"])
+def test_after_the_removal_of_a_container(subject: Subject, shared_pod: Pod, name: str) -> None:
+    container = shared_pod.run()
+    subject.cri.remove(container)
+    refused(lambda: getattr(subject.cri.runtime, name)(_about(name, container), timeout=10), Code.NOT_FOUND)
+
+
+@pytest.mark.parametrize("name", GONE["pod"])
+def test_after_the_removal_of_a_pod(subject: Subject, pod: Pod, name: str) -> None:
+    subject.cri.remove_pod(pod.id)
+    refused(lambda: getattr(subject.cri.runtime, name)(_about(name, pod.id), timeout=10), Code.NOT_FOUND)
+
+
+@pytest.mark.parametrize("kind", ["pod", "container"])
+def test_filter_by_an_unknown_state_finds_nothing(subject: Subject, sleeper: str, kind: str) -> None:
+    """Whether it is refused or answered by nothing; what is in another state is not in this one."""
+    del sleeper
+    with suppress(grpc.RpcError):
+        if kind == "pod":
+            state: Any = api_pb2.PodSandboxStateValue(state=77)  # type: ignore[arg-type]  # that is the point
+            pods = api_pb2.ListPodSandboxRequest(filter=api_pb2.PodSandboxFilter(state=state))
+            assert not subject.cri.runtime.ListPodSandbox(pods, timeout=5).items
+        else:
+            state = api_pb2.ContainerStateValue(state=77)  # type: ignore[arg-type]  # that is the point
+            containers = api_pb2.ListContainersRequest(filter=api_pb2.ContainerFilter(state=state))
+            assert not subject.cri.runtime.ListContainers(containers, timeout=5).containers
+
+
+def test_a_log_that_is_a_link(subject: Subject, shared_pod: Pod) -> None:
+    """Who may write to a pod's log directory must not have the runtime write to another file of the node."""
+    target = subject.logs / "target-of-a-link"
+    target.write_text("as it was")
+    order = shared_pod.order(("echo", "written"), name="linked")
+    os.makedirs(shared_pod.config.log_directory, exist_ok=True)
+    os.symlink(target, f"{shared_pod.config.log_directory}/{order.log_path}")
+    with suppress(grpc.RpcError):
+        container = subject.cri.create(shared_pod.id, order, shared_pod.config)
+        subject.cri.start(container)
+        subject.cri.wait_exit(container)
+    assert target.read_text() == "as it was"
 
 
 def test_it_serves_on(subject: Subject) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conformance.cri.seen import every_field, excused
+from tests.support.cri import Cri
 
 if TYPE_CHECKING:
     from tests.support.daemon import Containerd, Endpoint, Wherryd
@@ -51,3 +52,38 @@ def test_wherryd_passes_whole_and_containerd_but_for_the_table(
     assert theirs["xfailed"] > 0
     seen = json.loads(fields.read_text())
     assert [name for name in every_field() if name not in seen and not excused(name)] == []
+
+
+FAKE = """#!/bin/sh
+[ "$1" = -h ] && { echo "  -nri-socket string"; exit 0; }
+echo "$@"
+[ -S "${2#unix://}" ] && exit 7
+"""
+
+
+def test_critest_is_given_a_daemon_and_its_exit_code_is_ours(tmp_path: Path) -> None:
+    program = tmp_path / "critest"
+    program.write_text(FAKE)
+    program.chmod(0o755)
+    command = [sys.executable, "-m", "conformance.cri", "critest", str(program), "-ginkgo.focus=x"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert run.returncode == 7, run.stderr
+    words = run.stdout.split()
+    assert words[0::2][:3] == ["-runtime-endpoint", "-image-endpoint", "-nri-socket"]
+    assert words[-1] == "-ginkgo.focus=x"
+    assert "left behind" not in run.stderr
+
+
+def test_whoever_has_critest_is_served_its_images() -> None:
+    command = [sys.executable, "-m", "conformance.cri", "serve"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        cri = Cri(server.stdout.readline().strip())
+        try:
+            assert cri.pull("registry.k8s.io/e2e-test-images/busybox:1.29-2").startswith("sha256:")
+        finally:
+            cri.close()
+            server.terminate()
+        assert server.wait(60) == 0
+        assert "left behind" not in server.stderr.read()
