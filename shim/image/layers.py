@@ -4,8 +4,8 @@
     layers/partial-<name>   one being made; removed at start
     layers/recipes/<name>   what makes the layer's tar again
 
-A layer is committed in this order: unpack, finish from the layers below, syncfs, rename, row. A crash at any point leaves
-either a whole layer or an orphan that `start` removes.
+A layer is committed in this order: unpack, finish from the layers below, syncfs, the layer below, rename, row. A crash at any
+point leaves either a whole layer or an orphan that `start` removes. Layers that are unpacked at once share a syncfs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from shim.errors import FailedPrecondition, NotFound, ResourceExhausted
 from shim.image.tasks import Joined, complete
+from shim.spread import make_spread
 from shim.store import images as rows
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class LayerStore:
         """Adopt the committed layers, remove everything else; give the chain ids of rows whose directory is gone."""
         for folder in ("", *_SPECIAL):
             os.makedirs(os.path.join(self.root, folder), mode=ROOT_MODE if folder == "empty" else 0o700, exist_ok=True)
+        make_spread(self.root)
         there = set(os.listdir(self.root))
         gone = {row.chain_id for row in layers if row.name not in there}
         self._layers = {row.chain_id: row for row in layers if row.chain_id not in gone}
@@ -168,8 +170,13 @@ class LayerStore:
         partial, final = os.path.join(self.root, f"partial-{name}"), os.path.join(self.root, name)
         recipe_path = self.recipe_path(name)
         try:
-            row = await self._unpack_from_any(want, source, name)
+            result = await self._unpack_from_any(want, source, name)
             await self._syncer.barrier()
+            row = self._row(want, name, result, await self._parent(want))
+            if result["root"] is None:  # a directory's attributes and its name reach the disk in this order without a syncfs
+                mode, uid, gid = row.root
+                os.chown(partial, uid, gid)
+                os.chmod(partial, mode)
             await complete(self._commit(row, partial, final))
         except BaseException as error:
             if want.chain_id not in self._layers:
@@ -177,6 +184,20 @@ class LayerStore:
             if isinstance(error, OSError):
                 raise ResourceExhausted(f"{want.what} cannot be written below {self.root}: {error.strerror}") from error
             raise
+
+    def _row(self, want: LayerWant, name: str, result: dict[str, Any], parent: rows.LayerRow | None) -> rows.LayerRow:
+        mode, uid, gid = result["root"] or (parent.root if parent else (ROOT_MODE, 0, 0))
+        return rows.LayerRow(
+            chain_id=want.chain_id,
+            parent=want.parent,
+            diff_id=want.diff_id,
+            name=name,
+            bytes=result["bytes"] + os.stat(self.recipe_path(name)).st_size,
+            inodes=result["inodes"] + 1,
+            tar_bytes=result["tar"],
+            root=(mode, uid, gid),
+            lost=result["lost"],
+        )
 
     async def _commit(self, row: rows.LayerRow, partial: str, final: str) -> None:
         os.rename(partial, final)
@@ -188,7 +209,7 @@ class LayerStore:
             os.unlink(recipe_path)
         await self._jobs.remove(paths)
 
-    async def _unpack_from_any(self, want: LayerWant, source: LayerSource, name: str) -> rows.LayerRow:
+    async def _unpack_from_any(self, want: LayerWant, source: LayerSource, name: str) -> dict[str, Any]:
         """Unpack the layer; bytes that are not what was promised are had from the next place, if there is one."""
         while True:
             try:
@@ -198,7 +219,7 @@ class LayerStore:
                     raise
             await self._undo(self.recipe_path(name), [os.path.join(self.root, f"partial-{name}")])
 
-    async def _unpack(self, want: LayerWant, source: LayerSource, name: str) -> rows.LayerRow:
+    async def _unpack(self, want: LayerWant, source: LayerSource, name: str) -> dict[str, Any]:
         partial = os.path.join(self.root, f"partial-{name}")
         os.mkdir(partial, 0o700)
         os.chmod(partial, ROOT_MODE)
@@ -218,28 +239,11 @@ class LayerStore:
             result = await source.unpack(params, recipe)
         finally:
             os.close(recipe)
-        parent = await self._parent(want)
-        if parent is not None and (result["implicit"] or result["links"]):
-            await self._fix(want, f"partial-{name}", result)
-        elif result["links"]:
+        if result["links"] and not want.parent:
             raise NotFound(f"{want.what}: {result['links'][0][0]!r} is a hard link to a file that does not exist")
-        if result["root"] is None:
-            mode, uid, gid = parent.root if parent else (ROOT_MODE, 0, 0)
-            os.chown(partial, uid, gid)
-            os.chmod(partial, mode)
-        else:
-            mode, uid, gid = result["root"]
-        return rows.LayerRow(
-            chain_id=want.chain_id,
-            parent=want.parent,
-            diff_id=want.diff_id,
-            name=name,
-            bytes=result["bytes"] + os.stat(self.recipe_path(name)).st_size,
-            inodes=result["inodes"] + 1,
-            tar_bytes=result["tar"],
-            root=(mode, uid, gid),
-            lost=result["lost"],
-        )
+        if result["implicit"] or result["links"]:
+            await self._fix(want, f"partial-{name}", result)
+        return result
 
     async def _parent(self, want: LayerWant) -> rows.LayerRow | None:
         """Wait until the layer below is committed; None for a base."""
@@ -254,6 +258,8 @@ class LayerStore:
         return row
 
     async def _fix(self, want: LayerWant, layer: str, result: dict[str, Any]) -> None:
+        if await self._parent(want) is None:
+            return
         fixed = await self._jobs.run(
             {
                 "op": "fix",

@@ -156,6 +156,35 @@ class Puller:
         await ensure_all(self.layers, found, name, sources, self.report)
 
 
+class _Slotted:
+    """A layer that is begun when a slot is free, and gives it back when unpacked: to wait for the disk takes none."""
+
+    def __init__(self, source: LayerSource, slots: asyncio.Semaphore) -> None:
+        self.another = source.another
+        self._source = source
+        self._slots = slots
+        self._held = False
+
+    async def unpack(self, params: dict[str, Any], recipe: int) -> dict[str, Any]:
+        """See LayerSource."""
+        await self.enter()
+        try:
+            return await self._source.unpack(params, recipe)
+        finally:
+            self.leave()
+
+    async def enter(self) -> None:
+        """Wait for a slot, unless it has one."""
+        if not self._held:
+            self._held = await self._slots.acquire()
+
+    def leave(self) -> None:
+        """Give the slot back; idempotent."""
+        if self._held:
+            self._held = False
+            self._slots.release()
+
+
 async def ensure_all(
     layers: LayerStore,
     found: Found,
@@ -171,8 +200,12 @@ async def ensure_all(
     slots = asyncio.Semaphore(max(1, layers.parallel))
 
     async def one(place: int) -> None:
-        async with slots:
-            await layers.ensure(wants[place], sources[place])
+        source = _Slotted(sources[place], slots)
+        await source.enter()
+        try:
+            await layers.ensure(wants[place], source)
+        finally:
+            source.leave()
         descriptor = found.manifest.layers[place]
         report(descriptor, "done", descriptor.size)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
 import stat
 import tarfile
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from shim.errors import InvalidArgument, NotFound, Unavailable
 from shim.image.config import ImageConfig
+from shim.image.content import Syncer
 from shim.image.service import ImageStore
 from shim.store.database import Database
 from tests.support import images
@@ -19,6 +22,7 @@ from tests.support.images import DOCKER, TestImage, entry, folder
 from tests.support.imagestore import JOBS, image_store, mounted, remains
 from tests.support.monitors import spawner
 from tests.support.registry import Registry, free_port
+from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +69,35 @@ async def test_pull_unpack_and_prepare(tmp_path: Path, registry: Registry, media
         await store.remove_rootfs("c1")
         assert os.listdir(container) == []
     assert remains(root) == []
+
+
+async def test_a_layer_that_waits_for_the_disk_holds_up_no_other_and_they_share_what_it_waits_for(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one slot, and a disk that is slow once: the others are unpacked meanwhile, and need one more syncfs together."""
+    count = 5
+    layers = tuple(images.files_layer({f"file-{number}": "x"}) for number in range(count))
+    reference = registry.push("many", "1", TestImage(layers=layers))
+    slow, syncs = threading.Event(), []
+    syncfs = Syncer._syncfs
+
+    def counted(syncer: Syncer) -> None:
+        syncs.append(syncer)
+        assert slow.wait(30)
+        syncfs(syncer)
+
+    async with image_store(tmp_path / "root", parallel_layers=1) as store:
+        monkeypatch.setattr(Syncer, "_syncfs", counted)
+        try:
+            pulling = asyncio.ensure_future(store.pull(reference, None))
+            unpacked = str(tmp_path / "root/layers/partial-*/file-*")
+            await asyncio.to_thread(wait_for, lambda: len(glob.glob(unpacked)) == count, "all to be unpacked")
+        finally:
+            slow.set()
+        await pulling
+        assert len(syncs) < count
+        with mounted(store.layer_paths(store.resolve(reference).id)) as merged:
+            assert len([*merged.iterdir()]) == count
 
 
 async def test_index_by_platform_and_digest(tmp_path: Path, registry: Registry) -> None:
