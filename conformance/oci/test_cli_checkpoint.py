@@ -167,6 +167,38 @@ def test_cgroups_mode(saving: Saving, mode: str) -> None:
 
 
 @CHECKPOINT
+def test_other_cgroup(saving: Saving) -> None:
+    """Where criu ignores cgroups, the restored container is in that of the document, which may be another one now."""
+    cgroups.need_file("pids", "pids.max", "pids.max")
+    saving.start()
+    saving.counts()
+    saving.save("--manage-cgroups-mode", "ignore")
+    other = saving.case.new_id()
+    saving.case.write()
+    saving.restore("--manage-cgroups-mode", "ignore")
+    saving.counts()
+    assert cgroups.folder(saving.case.pid(saving.name), "pids").endswith(other)
+
+
+@CHECKPOINT
+def test_nested_mounts(saving: Saving) -> None:
+    """Mounts below mounts are back where they were, and a process can be executed."""
+    (saving.case.bundle / "below").mkdir()
+    (saving.case.bundle / "below/file").write_text("found\n")
+    saving.case.mount("/tmp/one", saving.shared, "rbind")
+    saving.case.mount("/tmp/one/two", saving.case.bundle / "below", "rbind", "ro")
+    saving.start()
+    saving.counts()
+    before = saving.case.execute("cut -d' ' -f5 /proc/self/mountinfo | sort")
+    saving.save()
+    saving.restore()
+    saving.counts()
+    assert saving.case.execute("cut -d' ' -f5 /proc/self/mountinfo | sort") == before
+    assert saving.case.execute("cat /tmp/one/two/file") == "found"
+    assert saving.case.call("exec", saving.name, "touch", "/tmp/one/two/new").returncode != 0
+
+
+@CHECKPOINT
 def test_cgroups_mode_strict(saving: Saving) -> None:
     """In the mode strict no cgroup may be there; the runtime has made one, so the restore fails and leaves nothing."""
     saving.start()

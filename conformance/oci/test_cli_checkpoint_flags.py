@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conformance.oci.support import criu, host, wait
+from conformance.oci.support.notify import Listener
 from conformance.oci.support.saving import COUNT
 
 if TYPE_CHECKING:
@@ -119,6 +120,57 @@ def test_shell_job(saving: Saving) -> None:
     finally:
         for end in (*first, *second):
             os.close(end)
+
+
+@pytest.fixture
+def console(saving: Saving) -> Iterator[Listener]:
+    """Start a container with a terminal of its own; give who gets its master."""
+    saving.case.process["terminal"] = True
+    saving.name = saving.case.new_id()
+    saving.case.write("sh", "-c", "stty -echo; while read word; do echo; echo got $word; done")
+    listener = Listener(saving.case.bundle / "console")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    done = saving.case.call("run", "--detach", "--console-socket", str(listener.path), saving.name, **quiet)
+    assert done.returncode == 0
+    master = listener.descriptor()
+    assert _ask(master) == "got ping"
+    saving.save()
+    os.close(master)
+    yield listener
+    listener.close()
+
+
+@CHECKPOINT
+def test_console_socket(saving: Saving, console: Listener) -> None:
+    """A container with a terminal of its own gets one again, whose master goes to the console socket of the restore."""
+    saving.restore("--console-socket", str(console.path))
+    master = console.descriptor()
+    assert _ask(master) == "got ping"
+    os.close(master)
+
+
+@CHECKPOINT
+@pytest.mark.usefixtures("console")
+def test_terminal_attended(saving: Saving) -> None:
+    """Without --detach its terminal is that of `restore`."""
+    master, slave = pty.openpty()
+    streams = {"stdin": slave, "stdout": slave, "stderr": slave}
+    words = ("restore", "--image-path", str(saving.images), saving.name)
+    process = saving.case.popen(*words, env=criu.environment(), **streams)
+    os.close(slave)
+    said = b""
+
+    def told() -> bool:
+        nonlocal said
+        os.write(master, b"ping\n")
+        while select.select([master], [], [], 0.1)[0]:
+            said += os.read(master, 4096)
+        return b"got ping" in said
+
+    wait.wait_for(told, "the terminal to be there")
+    saving.case.ok("kill", saving.name, "KILL")
+    assert process.wait(timeout=20 * wait.PATIENCE) == 137
+    os.close(master)
 
 
 def _ask(master: int) -> str:
