@@ -44,6 +44,24 @@ def test_goes_on(saving: Saving) -> None:
 
 
 @CHECKPOINT
+def test_other_folder(saving: Saving) -> None:
+    """--bundle names the bundle, and images may be moved."""
+    place = saving.case.bundle / "place"
+    place.mkdir()
+    saving.start()
+    saving.counts()
+    saving.save()
+    saving.images.rename(place / "saved")
+    bundle, flags = str(saving.case.bundle), ("--image-path", str(place / "saved"), "--work-path", str(place / "log"))
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": place, "env": criu.environment()}
+    done = saving.case.call("restore", "--detach", "--bundle", bundle, *flags, saving.name, **quiet)
+    assert done.returncode == 0, saving.log("restore", place / "log")
+    saving.counts()
+    assert saving.case.state(saving.name)["bundle"] == bundle
+    assert (place / "log/restore.log").exists()
+
+
+@CHECKPOINT
 def test_again(saving: Saving) -> None:
     """A restored container can be saved and restored again."""
     saving.start()

@@ -113,10 +113,10 @@ def test_shell_job(saving: Saving) -> None:
     first, second = pty.openpty(), pty.openpty()
     try:
         saving.start("while read word; do echo got $word; done", stdin=first[1], stdout=first[1], stderr=first[1])
-        assert _ask(first[0]) == "got ping"
+        _ask(first[0])
         saving.save("--shell-job")
         saving.restore("--shell-job", stdin=second[1], stdout=second[1], stderr=second[1])
-        assert _ask(second[0]) == "got ping"
+        _ask(second[0])
     finally:
         for end in (*first, *second):
             os.close(end)
@@ -127,13 +127,14 @@ def console(saving: Saving) -> Iterator[Listener]:
     """Start a container with a terminal of its own; give who gets its master."""
     saving.case.process["terminal"] = True
     saving.name = saving.case.new_id()
-    saving.case.write("sh", "-c", "stty -echo; while read word; do echo; echo got $word; done")
+    saving.case.write("sh", "-c", "stty -echo; echo ready; while read word; do echo got $word; done")
     listener = Listener(saving.case.bundle / "console")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     done = saving.case.call("run", "--detach", "--console-socket", str(listener.path), saving.name, **quiet)
     assert done.returncode == 0
     master = listener.descriptor()
-    assert _ask(master) == "got ping"
+    _until(master, "ready")
+    _ask(master)
     saving.save()
     os.close(master)
     yield listener
@@ -145,7 +146,7 @@ def test_console_socket(saving: Saving, console: Listener) -> None:
     """A container with a terminal of its own gets one again, whose master goes to the console socket of the restore."""
     saving.restore("--console-socket", str(console.path))
     master = console.descriptor()
-    assert _ask(master) == "got ping"
+    _ask(master)
     os.close(master)
 
 
@@ -158,27 +159,23 @@ def test_terminal_attended(saving: Saving) -> None:
     words = ("restore", "--image-path", str(saving.images), saving.name)
     process = saving.case.popen(*words, env=criu.environment(), **streams)
     os.close(slave)
-    said = b""
-
-    def told() -> bool:
-        nonlocal said
-        os.write(master, b"ping\n")
-        while select.select([master], [], [], 0.1)[0]:
-            said += os.read(master, 4096)
-        return b"got ping" in said
-
-    wait.wait_for(told, "the terminal to be there")
+    _ask(master)
     saving.case.ok("kill", saving.name, "KILL")
     assert process.wait(timeout=20 * wait.PATIENCE) == 137
     os.close(master)
 
 
-def _ask(master: int) -> str:
+def _ask(master: int) -> None:
     os.write(master, b"ping\n")
-    said = b""
-    while said.count(b"\n") < 2:
-        said += os.read(master, 100)
-    return said.decode().split("\r\n")[1]
+    _until(master, "got ping")
+
+
+def _until(master: int, text: str) -> None:
+    """Read from a terminal until it has said something."""
+    said = ""
+    while text not in said:
+        assert select.select([master], [], [], 10 * wait.PATIENCE)[0], f"the terminal said {said!r}, and not {text!r}"
+        said += os.read(master, 100).decode()
 
 
 @CHECKPOINT

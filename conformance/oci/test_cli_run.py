@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conformance.oci.support import host, wait
+from conformance.oci.support.notify import Listener
 
 if TYPE_CHECKING:
     from conformance.oci.support.case import Case
@@ -87,3 +88,46 @@ def test_subreaper(case: Case, flag: str) -> None:
         os.kill(pid, signal.SIGKILL)
         case.call("kill", name, "KILL")
         process.communicate(timeout=20 * wait.PATIENCE)
+
+
+@pytest.mark.rule("runc: --pidfd-socket")
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_pidfd_socket(case: Case, verb: str) -> None:
+    """--pidfd-socket of run sends a descriptor of the container's process, that of exec one of the new process."""
+    listener = Listener(case.bundle / "pidfd")
+    flags, streams = ("--detach", "--pidfd-socket", str(listener.path)), {"stdout": None, "stderr": None}
+    try:
+        if verb == "run":
+            name = case.new_id()
+            case.write("sleep", "300")
+            case.ok("run", *flags, name, **streams)
+            wanted = case.pid()
+        else:
+            name = case.sleeper()
+            case.ok("exec", *flags, "--pid-file", "exec.pid", name, "sleep", "300", **streams)
+            wanted = int((case.bundle / "exec.pid").read_text())
+        descriptor = listener.descriptor()
+    finally:
+        listener.close()
+    said = host.read(f"/proc/self/fdinfo/{descriptor}")
+    os.close(descriptor)
+    assert f"Pid:\t{wanted}\n" in said
+
+
+@pytest.mark.rule("runc: --console-socket")
+def test_run_console_socket(case: Case) -> None:
+    """A detached run sends the master of its terminal to --console-socket."""
+    case.process["terminal"] = True
+    listener = Listener(case.bundle / "console")
+    name = case.new_id()
+    case.write("sh", "-c", "tty; sleep 300")
+    try:
+        case.ok("run", "--detach", "--console-socket", str(listener.path), name, stdout=None, stderr=None)
+        master = listener.descriptor()
+    finally:
+        listener.close()
+    said = b""
+    while b"\n" not in said:
+        said += os.read(master, 100)
+    os.close(master)
+    assert said.startswith(b"/dev/")

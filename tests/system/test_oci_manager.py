@@ -92,6 +92,16 @@ def test_the_document_may_lie_elsewhere(oci: Oci) -> None:
     assert "FROM=elsewhere" in oci.ok("exec", name, "env").splitlines()
 
 
+def test_a_document_elsewhere_for_create_and_the_level_of_the_log(ours: Oci) -> None:
+    ours.config["process"]["args"] = ["sleep", "100"]
+    (ours.bundle / "document.json").write_text(json.dumps(ours.config))
+    for level in ("error", "debug"):
+        log = ours.bundle / level
+        words = ("--log", str(log), "--log-level", level, "create", "--config", "document.json", ours.new_id())
+        assert ours.call(*words, **QUIET).returncode == 0
+        assert (log.exists() and "level=debug" in log.read_text()) == (level == "debug")
+
+
 def test_a_container_may_do_without_a_cgroup(ours: Oci) -> None:
     """podman --cgroups=disabled asks for it so, of crun and of whoever stands in for it."""
     ours.config["linux"]["resources"] = {"pids": {"limit": 3}}
