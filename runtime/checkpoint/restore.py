@@ -100,6 +100,7 @@ class Restoration:
         with_tmp = self._lend_tmp(inherited.root_mount)
         undo.push("the cgroup", cgroup.remove)
         cgroup.create()
+        undo.push("what criu has begun", cgroup.kill_all)  # it dies with its init, but a criu that is killed leaves all behind
         cgroup.apply(plan.spec.linux.resources)
         cgroup.apply_devices(plan.spec.linux.resources.devices)
         creator.compile_filter(plan.spec.linux.seccomp, folder)

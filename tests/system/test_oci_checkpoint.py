@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support import dying_criu
 from tests.support.criu import failing_criu, need_criu
 from tests.support.wait import wait_for
 
@@ -233,6 +235,43 @@ def test_a_checkpoint_that_fails_leaves_the_container_running(saved: Saved) -> N
     assert "dump.log" in done.stderr
     assert saved.oci.state(name)["status"] == "running"
     saved.goes_on()
+
+
+@pytest.fixture
+def dying(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> Saved:
+    """Give a container for a criu that will be killed."""
+    monkeypatch.setenv("CRIU", saved.criu)
+    saved.criu = str(saved.oci.bundle / "criu")
+    Path(saved.criu).write_text(f'#!/bin/sh\nexec {sys.executable} {dying_criu.__file__} "$@"\n')
+    os.chmod(saved.criu, 0o755)
+    return saved
+
+
+def test_a_criu_that_is_killed_leaves_the_container_running(dying: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = dying.start()
+    for moment in ("pre-dump", "network-lock", "post-dump"):
+        monkeypatch.setenv("CRIU_DIES_AT", moment)
+        done = dying.call("checkpoint", "--image-path", str(dying.images), name)
+        assert done.returncode == 1
+        assert "criu ended without an answer" in done.stderr
+        assert dying.oci.state(name)["status"] == "running"
+        dying.goes_on()
+
+
+def test_a_criu_that_is_killed_leaves_nothing_half_restored(dying: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = dying.start()
+    monkeypatch.setenv("CRIU_DIES_AT", "never")
+    dying.checkpoint(name)
+    for moment in ("setup-namespaces", "post-setup-namespaces", "post-restore", "pre-resume"):
+        monkeypatch.setenv("CRIU_DIES_AT", moment)
+        done = dying.call("restore", "--detach", "--image-path", str(dying.images), name, stdout=subprocess.DEVNULL)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert "criu ended without an answer" in done.stderr
+        assert not list(dying.oci.root.glob("*"))
+    monkeypatch.setenv("CRIU_DIES_AT", "never")
+    dying.restore(name)
+    dying.goes_on()
 
 
 def test_without_criu_the_error_names_it(ours: Oci) -> None:
