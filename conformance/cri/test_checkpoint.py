@@ -75,6 +75,12 @@ def test_an_ended_container_is_not_saved(subject: Subject, shared_pod: Pod, plac
     assert os.listdir(place) == []
 
 
+def folder(place: Path) -> Path:
+    """Make the directory that a caller has ready for the checkpoint of a pod (cri-api: existing and empty)."""
+    (place / "pod").mkdir()
+    return place / "pod"
+
+
 def test_pod_is_saved_and_comes_back_whole_or_not(subject: Subject, place: Path) -> None:
     pod = subject.run()
     names = {"one", "two"}
@@ -82,13 +88,13 @@ def test_pod_is_saved_and_comes_back_whole_or_not(subject: Subject, place: Path)
     for container in made.values():
         _goes_on(subject, container)
     request = api_pb2.CheckpointPodRequest(
-        pod_sandbox_id=pod.id, output_path=str(place / "pod"), container_ids=list(made.values())
+        pod_sandbox_id=pod.id, output_path=str(folder(place)), container_ids=list(made.values())
     )
     saved = _done(lambda: subject.cri.runtime.CheckpointPod(request, timeout=90))
     for container in made.values():
         assert subject.cri.status(container).state == RUNNING
         _goes_on(subject, container)
-    assert os.listdir(place) == (["pod"] if saved else [])
+    assert bool(os.listdir(place / "pod")) == saved
     subject.cri.remove_pod(pod.id)
     restore = api_pb2.RestorePodRequest(
         checkpoint_path=str(place / "pod"),
@@ -115,15 +121,15 @@ UNKNOWN_OPTIONS = {"no-such-option": "1"}
 
 
 def test_unknown_option_of_a_checkpoint_is_refused(subject: Subject, pod: Pod, place: Path) -> None:
-    request = api_pb2.CheckpointPodRequest(pod_sandbox_id=pod.id, output_path=str(place / "pod"), options=UNKNOWN_OPTIONS)
+    request = api_pb2.CheckpointPodRequest(pod_sandbox_id=pod.id, output_path=str(folder(place)), options=UNKNOWN_OPTIONS)
     refused(lambda: subject.cri.runtime.CheckpointPod(request, timeout=20))
-    assert os.listdir(place) == []
+    assert [*place.rglob("*")] == [place / "pod"]
 
 
 def test_container_of_another_pod_is_not_saved(subject: Subject, pod: Pod, sleeper: str, place: Path) -> None:
-    request = api_pb2.CheckpointPodRequest(pod_sandbox_id=pod.id, output_path=str(place / "pod"), container_ids=[sleeper])
+    request = api_pb2.CheckpointPodRequest(pod_sandbox_id=pod.id, output_path=str(folder(place)), container_ids=[sleeper])
     refused(lambda: subject.cri.runtime.CheckpointPod(request, timeout=20))
-    assert os.listdir(place) == []
+    assert [*place.rglob("*")] == [place / "pod"]
 
 
 def test_nothing_is_restored_from_nothing(subject: Subject, place: Path) -> None:
@@ -135,5 +141,5 @@ def test_nothing_is_restored_from_nothing(subject: Subject, place: Path) -> None
 
 
 def test_unknown_pod_is_not_saved(subject: Subject, place: Path) -> None:
-    request = api_pb2.CheckpointPodRequest(pod_sandbox_id="f" * 64, output_path=str(place / "pod"))
+    request = api_pb2.CheckpointPodRequest(pod_sandbox_id="f" * 64, output_path=str(folder(place)))
     refused(lambda: subject.cri.runtime.CheckpointPod(request, timeout=20), Code.NOT_FOUND)

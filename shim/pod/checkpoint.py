@@ -49,9 +49,8 @@ async def checkpoint_pod(
     containers = _containers(node, pod, container_ids)
     shm = pod.status.namespaces.get("shm", "")
     folders = {f"{output_path}/{name}": container for name, container in containers.items()}
-    made = await node.in_thread(lambda: _claim(output_path), SECONDS, f"preparing {output_path}")
+    await node.in_thread(lambda: _claim(output_path), SECONDS, f"preparing {output_path}")
     async with Rollback() as rollback:
-        rollback.undo("directory of the checkpoint", _forget, node, made)
         files = [f"{output_path}/{one}" for one in (POD_OPTIONS, POD_CONFIG, SHARED_MEMORY)]
         rollback.undo("pod checkpoint", _remove, node, [*folders, *files])
         saving = node.flights.join(
@@ -102,30 +101,13 @@ def _containers(node: Node, pod: Pod, wanted: tuple[str, ...]) -> dict[str, Cont
     return named
 
 
-def _claim(path: str) -> list[str]:
-    """Make the directory, and give those that had to be made, the deepest first."""
-    made = []
-    one = path.rstrip("/")
-    while one and not os.path.lexists(one):
-        made.append(one)
-        one = os.path.dirname(one)
+def _claim(path: str) -> None:
     try:
         taken = os.listdir(path)
     except OSError as error:
         raise InvalidArgument(f"output_path {path!r} cannot be used: {error.strerror}") from error
     if taken:
         raise InvalidArgument(f"output_path {path!r} is not empty")
-    return made
-
-
-async def _forget(node: Node, made: list[str]) -> None:
-    """Take away the directories that were made for a checkpoint that is not to be."""
-
-    def remove() -> None:
-        for path in made:
-            os.rmdir(path)
-
-    await node.in_thread(remove, SECONDS, "removing the directory of a checkpoint")
 
 
 def _describe(path: str, pod: Pod, containers: Mapping[str, Container]) -> None:
