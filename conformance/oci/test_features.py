@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from conformance.oci.support import host
+from conformance.oci.support.notify import Agent, answer_one
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,9 +110,30 @@ def test_seccomp_flags_are_true(features: dict[str, Any], case: Case) -> None:
     flags = features["linux"]["seccomp"].get("supportedFlags") or []
     known = features["linux"]["seccomp"].get("knownFlags") or flags
     assert set(flags) <= set(known)
-    usable = [flag for flag in flags if flag != "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]  # it asks for a notifying filter
+    usable = [flag for flag in flags if flag != "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]  # the next test's
     case.linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "flags": usable}
     assert case.shell("echo yes") == "yes"
+
+
+@pytest.mark.rule("features-linux.md#seccomp")
+def test_the_flag_of_notifying_filters_is_true(features: dict[str, Any], case: Case) -> None:
+    """SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV is accepted beside a listener, where it is said to be supported."""
+    flag = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+    host.need(flag in (features["linux"]["seccomp"].get("supportedFlags") or []), f"(the runtime does not say it has {flag})")
+    agent = Agent(case.bundle / "agent")
+    rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}
+    case.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "flags": [flag],
+        "listenerPath": str(agent.path),
+        "syscalls": [rule],
+    }
+    case.start("sh", "-c", "mkdir /made; echo done")
+    _, descriptors = agent.receive()
+    answer_one(descriptors[0], 28)
+    os.close(descriptors[0])
+    agent.close()
+    case.until_printed("done")
 
 
 @pytest.mark.rule("features-linux.md#mount-extensions")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
+from runtime.errors import RuntimeFault
 from runtime.kernel.libc import system_call, u64
 
 
@@ -25,7 +26,15 @@ def fork(task_fd: int | None = None) -> int:
     count = threads(task_fd)
     if count > 1:
         raise RuntimeError(f"refusing to fork: this process has {count} threads")
-    return os.fork()
+    try:
+        return os.fork()
+    except BlockingIOError as error:
+        raise _full(error) from error
+
+
+def _full(error: OSError) -> RuntimeFault:
+    message = "no more processes may be made here: raise pids.max of the cgroups above, or the caller's RLIMIT_NPROC"
+    return RuntimeFault(message, step="fork", errno=error.errno)
 
 
 _clone3 = system_call("clone3", "pl")
@@ -49,6 +58,8 @@ def fork_into(cgroup_fd: int, task_fd: int | None = None) -> tuple[int, bool]:
         try:
             return _clone3(arguments, len(arguments)), True
         except OSError as error:
+            if error.errno == errno.EAGAIN:
+                raise _full(error) from error
             if error.errno not in _UNAVAILABLE:
                 raise
-    return os.fork(), False
+    return fork(task_fd), False

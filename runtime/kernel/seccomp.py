@@ -32,6 +32,8 @@ def load(program: bytes, flags: int = 0) -> int:
 
 def flag_is_known(flag: int) -> bool:
     """Tell whether the kernel knows a filter flag: it looks at flags before it finds that there is no program."""
+    if flag == FILTER_FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]:
+        flag |= NEW_LISTENER  # without which it means nothing
     try:
         _seccomp(_SET_MODE_FILTER, flag, None)
     except OSError as error:

@@ -6,7 +6,7 @@ import os
 
 from runtime.apply.faults import Step
 from runtime.caution import caution, step
-from runtime.errors import HookFault, RuntimeFault
+from runtime.errors import HookFault, ProtocolFault, RuntimeFault
 from runtime.kernel import pidfd
 from runtime.kernel.fork import fork_into
 from runtime.launch import gate, init, protocol, stage1
@@ -86,13 +86,12 @@ def _after_hook_fault(plan: LaunchPlan) -> None:
 
 
 def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> ContainerState:
-    request = plan.request
-    folder = reserve(request.state_root, request.container_id)
+    folder = reserve(plan.request.state_root, plan.request.container_id)
     undo.push("the state directory", lambda: remove_folder(folder))
-    rights = standing(request.rootless)
+    rights = standing(plan.request.rootless)
     cgroup = make_cgroup(plan, rights)
     state = first_state(plan, cgroup)
-    save(request.state_root, state)  # before anything that outlives a killed creator is made
+    save(plan.request.state_root, state)  # before anything that outlives a killed creator is made
     _undo_mounts(state, undo)
     ours, theirs = protocol.make_links()
     inherited = Inherited(plan, theirs, cgroup, gate.listen(folder, CLOSED_GATE), rights)
@@ -113,19 +112,29 @@ def _create(plan: LaunchPlan, undo: Undo, descriptors: Descriptors) -> Container
     step(f"nsexec container setup: process {child}, new namespaces: {' '.join(plan.namespaces.new)}")
     theirs.close()
     inherited.gate.close()
-    pid = child
-    if inherited.staged():
-        pid = _await_init(plan, ours, child, cgroup)
-    state = _save_init(plan, state, pid, undo)
-    ours.send(protocol.GO)
-    step(f"child process in init(): process {state.pid} mounts and enters its root")
-    state = _serve_init(plan, ours, state, cgroup)
+    try:
+        pid = _await_init(plan, ours, child, cgroup) if inherited.staged() else child
+        state = _save_init(plan, state, pid, undo)
+        ours.send(protocol.GO)
+        step(f"child process in init(): process {state.pid} mounts and enters its root")
+        state = _serve_init(plan, ours, state, cgroup)
+    except ProtocolFault as fault:
+        _explain(fault, cgroup)
+        raise
     step("init: closing the pipe to signal completion")
     os.rename(os.path.join(folder, CLOSED_GATE), os.path.join(folder, GATE))
-    if request.pid_file is not None:
-        write_pid_file(request.pid_file, state.pid)
+    if plan.request.pid_file is not None:
+        write_pid_file(plan.request.pid_file, state.pid)
     ours.close()
     return replace(state, status="created")
+
+
+def _explain(fault: ProtocolFault, cgroup: Cgroup) -> None:
+    """Raise what ended init, where the kernel tells; the words are runc's."""
+    from runtime.apply.cgroup.oom import killed
+
+    if killed(cgroup):
+        raise RuntimeFault("container init was OOM-killed (memory limit too low?)", step="create the container") from fault
 
 
 def make_cgroup(plan: LaunchPlan, rights: Standing) -> Cgroup:

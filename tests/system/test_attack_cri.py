@@ -173,7 +173,7 @@ def _cleared(name: str) -> list[tuple[object, bytes]]:
 
 
 def test_streams_that_are_cut(wherryd: Wherryd, pods: PodMaker) -> None:
-    """CVE-2025-64329: attachments and commands whose client goes away leave no descriptor and no process behind."""
+    """CVE-2025-64329, 2022-23471: attachments and commands whose client goes away leave no descriptor and no process behind."""
     _, container = started(wherryd, pods, BUSYBOX, "sleep", "1000")
 
     def held() -> int:

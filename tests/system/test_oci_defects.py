@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.system.test_oci_namespaces import in_user_namespace
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.system.oci_node import Oci
 
 pytestmark = pytest.mark.system
@@ -47,3 +52,39 @@ def test_a_pidfd_socket_that_is_not_there(ours: Oci, command: str) -> None:
     assert done.stderr.count("level=error") == 1
     assert ours.call("state", name).returncode == 1
     assert os.listdir(ours.root) == []
+
+
+@pytest.mark.parametrize("limit", [1, 4096, 102400])
+def test_a_memory_limit_that_init_does_not_fit_into(ours: Oci, limit: int) -> None:
+    """The kernel ends init, or refuses the limit: either is said, and not that some process spoke no more."""
+    ours.config["linux"]["resources"] = {"memory": {"limit": limit, "swap": limit}}
+    done = ours.run("true")
+    assert done.returncode == 1
+    assert done.stderr.count("level=error") == 1
+    assert "OOM-killed (memory limit too low?)" in done.stderr or "memory" in done.stderr.partition("the kernel refuses")[2]
+    assert os.listdir(ours.root) == []
+
+
+@pytest.fixture
+def full(ours: Oci) -> Iterator[str]:
+    """Give the path of a cgroup in which there may be one process and no more."""
+    if not os.path.isdir("/sys/fs/cgroup/pids"):
+        pytest.skip("this host has no cgroup v1 pids controller")
+    folder = Path("/sys/fs/cgroup/pids") / ours.new_id()
+    folder.mkdir()
+    (folder / "pids.max").write_text("1")
+    yield f"/{folder.name}"
+    for path in Path("/sys/fs/cgroup").glob(f"*/{folder.name}"):
+        path.rmdir()
+
+
+def test_a_cgroup_that_is_full(ours: Oci, full: str) -> None:
+    """Where stage1 may not fork init, which takes one process more, that is said."""
+    in_user_namespace(ours)
+    ours.config["linux"]["cgroupsPath"] = f"{full}/inner"
+    done = ours.run("true")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "fork: no more processes may be made here: raise pids.max" in line
+    assert os.listdir(ours.root) == []
+    assert not list(Path("/sys/fs/cgroup").glob(f"*{full}/inner"))

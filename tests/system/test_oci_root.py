@@ -363,7 +363,7 @@ def test_devices_of_a_user_namespace_are_those_asked_for(ours: Oci) -> None:
 
 
 def test_a_dev_that_leads_elsewhere_is_refused(ours: Oci) -> None:
-    """CVE-2026-41579."""
+    """CVE-2026-41579: nothing is made where a /dev of the image leads."""
     oci = ours
     outside = oci.bundle / "outside"
     outside.mkdir()

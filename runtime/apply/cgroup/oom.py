@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from runtime.apply.cgroup.group import Cgroup
 
 
+def killed(group: Cgroup) -> bool:
+    """Tell whether the kernel has ended a process of the cgroup because there was no memory for it."""
+    legacy, unified = group.directory("memory"), group.directory(UNIFIED)
+    for directory, file in ((legacy, "memory.oom_control"), (unified, "memory.events")):
+        try:
+            if directory is not None and files.keyed(files.read(directory, file), "oom_kill"):
+                return True
+        except OSError:
+            continue
+    return False
+
+
 class OutOfMemory:
     """Something to poll: `fd` for `events`, and `happened` after it; -1 where nothing can be known."""
 

@@ -80,6 +80,7 @@ def test_an_error_names_field_path_and_label(labels, tree):
 
 
 def test_a_path_with_a_link_in_it_is_refused_unless_it_is_our_own(labels, tree):
+    """CVE-2021-43816: a volume whose path leads to the host's files does not get them relabelled."""
     (tree.parent / "way").symlink_to(tree)
     with pytest.raises(FailedPrecondition, match="symbolic links"):
         run(tree.parent / "way")

@@ -178,6 +178,7 @@ def test_log_path_that_leaves(kit, directory, name):
 
 
 def test_annotations(kit):
+    """CVE-2024-3154: what an orchestrator's user annotates reaches no runtime, systemd's properties least of all."""
     annotations = build_spec(
         kit.inputs(
             {

@@ -50,5 +50,6 @@ def test_without_selinux_nothing_is_done(kit):
 
 @pytest.mark.parametrize("path", ["/", "/etc", "/etc/ssl", "/usr", "/usr/lib", "/var/lib", "/proc/1", "/home", "/tmp"])
 def test_the_system_s_own_directories_are_refused_by_name(kit, path):
+    """CVE-2021-43816: nobody has the host's own directories relabelled."""
     with pytest.raises(InvalidArgument, match=rf"mounts\[1\]\.selinux_relabel: {path} is the system's own"):
         relabelling(inputs(kit, ("/etc", False), (path, True)))
