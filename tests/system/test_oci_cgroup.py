@@ -7,7 +7,8 @@ import secrets
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +19,8 @@ from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.system.oci_node import Oci
 
 pytestmark = [pytest.mark.system, pytest.mark.vm]
 
@@ -213,3 +216,35 @@ def test_devices(group: Cgroup, version: int) -> None:
     part.apply_devices((DeviceRule(allow=False), DeviceRule(allow=True, type="c", major=1, minor=3, access="w")))
     assert can_open(part, "/dev/zero")
     assert not can_open(part, "/dev/kmsg" if os.path.exists("/dev/kmsg") else "/dev/mem")
+
+
+@pytest.mark.skipif(not os.path.isdir("/sys/fs/cgroup/cpu"), reason="v2 has no real-time groups")
+def test_real_time(ours: Oci) -> None:
+    """The period is written; a share of real time that the group above does not have to give is refused by the file's name."""
+    ours.config["linux"]["resources"] = {"cpu": {"realtimePeriod": 200000}}
+    name = ours.start("sleep", "100")
+    (folder,) = Path("/sys/fs/cgroup/cpu").rglob(name)
+    assert (folder / "cpu.rt_period_us").read_text() == "200000\n"
+    ours.config["linux"]["resources"] = {"cpu": {"realtimePeriod": 200000, "realtimeRuntime": 190000}}
+    before = Path("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").read_text()
+    done = ours.run("true")
+    if int(before) * 200 < 190000 * 1000:
+        assert (done.returncode, "cpu.rt_runtime_us" in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.skipif(not os.path.isdir("/sys/fs/cgroup/blkio"), reason="v2 has no leaf weights")
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"leafWeight": 100}, "blkio.leaf_weight"),
+        ({"weightDevice": [{"major": 4095, "minor": 0, "weight": 100}]}, "weight_device"),
+        ({"weightDevice": [{"major": 4095, "minor": 0, "leafWeight": 100}]}, "blkio.leaf_weight_device"),
+    ],
+    ids=["leafWeight", "weightDevice", "weightDevice.leafWeight"],
+)
+def test_weights_of_what_is_not_there(ours: Oci, asked: dict[str, Any], said: str) -> None:
+    """Leaf weights went with the CFQ scheduler, and a device has a weight only when it exists: each is named, as with runc."""
+    ours.config["linux"]["resources"] = {"blockIO": asked}
+    done = ours.run("true")
+    assert (done.returncode, done.stderr.count("level=error")) == (1, 1)
+    assert said in done.stderr
