@@ -88,3 +88,37 @@ def test_a_cgroup_that_is_full(ours: Oci, full: str) -> None:
     assert "fork: no more processes may be made here: raise pids.max" in line
     assert os.listdir(ours.root) == []
     assert not list(Path("/sys/fs/cgroup").glob(f"*{full}/inner"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"id": 5}', "null"])
+def test_a_state_that_is_none_is_deleted(ours: Oci, text: str) -> None:
+    """A creator that was killed at the wrong moment, or a full disk: `delete --force` takes the folder away."""
+    name = ours.new_id()
+    (ours.root / name).mkdir(parents=True)
+    (ours.root / name / "state.json").write_text(text)
+    for command in ("state", "start", "delete"):
+        done = ours.call(command, name)
+        assert (done.returncode, done.stderr.count("level=error")) == (1, 1), (command, done.stderr)
+        assert "defect" not in done.stderr
+    ours.ok("list")
+    ours.ok("delete", "--force", name)
+    assert os.listdir(ours.root) == []
+
+
+def test_a_state_that_was_never_written_is_deleted(ours: Oci) -> None:
+    """A creator that was killed first of all leaves a container that has ended."""
+    name = ours.new_id()
+    (ours.root / name).mkdir(parents=True)
+    assert ours.state(name)["status"] == "stopped"
+    ours.ok("delete", name)
+    assert os.listdir(ours.root) == []
+
+
+def test_delete_when_root_and_cgroups_are_gone(ours: Oci) -> None:
+    name = ours.start("true")
+    ours.wait_status(name, "stopped")
+    for folder in Path("/sys/fs/cgroup").rglob(name):
+        folder.rmdir()
+    ours.rootfs.rename(ours.bundle / "elsewhere")
+    ours.ok("delete", name)
+    assert os.listdir(ours.root) == []
