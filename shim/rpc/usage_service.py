@@ -11,6 +11,7 @@ from shim.pod.metrics import list_pod_sandbox_metrics
 from shim.pod.stats import list_pod_sandbox_stats, pod_sandbox_stats
 from shim.pod.update import update_pod_sandbox_resources
 from shim.rpc.streams import chunks
+from shim.stats.kernel import untold
 from shim.stats.metrics import descriptors
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class UsageService:
         self, _request: api_pb2.ListMetricDescriptorsRequest
     ) -> api_pb2.ListMetricDescriptorsResponse:
         """Give the names, meanings and labels of the metrics."""
-        return api_pb2.ListMetricDescriptorsResponse(descriptors=descriptors(self._node.stats.metrics))
+        return api_pb2.ListMetricDescriptorsResponse(descriptors=descriptors(self._node.stats.metrics, untold()))
 
     async def list_pod_sandbox_metrics(
         self, _request: api_pb2.ListPodSandboxMetricsRequest

@@ -67,10 +67,12 @@ def chosen(also: tuple[str, ...]) -> tuple[Metric, ...]:
     return METRICS + tuple(metric for kind in also for metric in KINDS[kind])
 
 
-def descriptors(metrics: tuple[Metric, ...]) -> list[api_pb2.MetricDescriptor]:
-    """Give every metric's name, meaning and labels."""
+def descriptors(metrics: tuple[Metric, ...], without: frozenset[str] = frozenset()) -> list[api_pb2.MetricDescriptor]:
+    """Give every metric's name, meaning and labels, but for those `without` names."""
     return [
-        api_pb2.MetricDescriptor(name=metric.name, help=metric.help, label_keys=[*LABELS, *metric.labels]) for metric in metrics
+        api_pb2.MetricDescriptor(name=metric.name, help=metric.help, label_keys=[*LABELS, *metric.labels])
+        for metric in metrics
+        if metric.name not in without
     ]
 
 
