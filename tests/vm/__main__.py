@@ -1,6 +1,6 @@
 """Run the tests of systemd and of cgroups as it mounts them in a virtual machine, or, with arguments, any command in one.
 
-python -m tests.vm                  what `make test` runs: pure cgroup v2
+python -m tests.vm                  what `make test` runs: pure cgroup v2, then v1 alone
 python -m tests.vm --peers          the same with runc and crun beside wherry-oci
 python -m tests.vm --legacy         hybrid, then v1 alone
 python -m tests.vm --crash          a crash of the machine under a busy wherryd
@@ -78,10 +78,10 @@ def main(arguments: list[str]) -> int:
     try:
         built = image.build()
         match arguments:
-            case [] | ["--peers"]:
-                return modern(built, peers=bool(arguments))
-            case ["--legacy"]:
-                return legacy(built) or legacy(built, "v1")
+            case [] | ["--legacy"]:
+                return (legacy(built) if arguments else modern(built)) or legacy(built, "v1")
+            case ["--peers"]:
+                return modern(built, peers=True)
             case [("--selinux" | "--crash") as name]:
                 return (selinux if name == "--selinux" else crash)(built)
             case ["--conformance", *files]:
