@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def bandwidth(config: PodSandboxConfig) -> dict[str, int]:
 
 
 def parse_quantity(text: str, where: str) -> int:
-    """Read a Kubernetes quantity ("10M", "1Gi", "2e6") as a whole number; raise InvalidArgument naming `where`."""
+    """Read a Kubernetes quantity ("10M", "1Gi", "2e6") as a whole number, rounded up; raise InvalidArgument naming `where`."""
     match = _QUANTITY.fullmatch(text)
     if match is None:
         raise InvalidArgument(f"{where}: {text!r} is no quantity")
@@ -77,4 +78,4 @@ def parse_quantity(text: str, where: str) -> int:
     value = float(number) * factor
     if not 0 < value < 2**63:
         raise InvalidArgument(f"{where}: {text!r} is out of range")
-    return int(value)
+    return math.ceil(value)

@@ -130,6 +130,10 @@ PODS: dict[str, tuple[SpoilPod, str]] = {
         lambda config: config.port_mappings.append(api_pb2.PortMapping(host_port=70000, container_port=80)),
         "host_port 70000",
     ),
+    "port that leads nowhere": (
+        lambda config: config.port_mappings.append(api_pb2.PortMapping(host_port=8099)),
+        "host_port 8099",
+    ),
     "bandwidth": (lambda config: config.annotations.update({"kubernetes.io/ingress-bandwidth": "much"}), "'much'"),
     "namespace": (lambda config: setattr(config.linux.security_context.namespace_options, "network", 7), "network 7"),
 }

@@ -24,6 +24,8 @@ from shim.errors import InvalidArgument
 from shim.gen.runtime.v1 import api_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shim.container.spec.inputs import HandlerFeatures
     from shim.gen.runtime.v1.api_pb2 import (
         ContainerConfig,
@@ -59,8 +61,7 @@ def validate_pod(pod: PodSandboxConfig, features: HandlerFeatures | None = None)
         raise InvalidArgument(f"log_directory {pod.log_directory!r} is not an absolute path")
     if pod.HasField("dns_config"):
         resolv_conf(pod.dns_config, None)
-    for index, mapping in enumerate(pod.port_mappings):
-        _check_port(mapping, index)
+    _check_ports(pod.port_mappings)
     check_cgroup_parent(pod.linux.cgroup_parent)
     _check_pod_namespaces(pod.linux.security_context.namespace_options)
     _check_pod_security(pod.linux.security_context)
@@ -93,6 +94,21 @@ def validate_container(config: ContainerConfig, pod: PodSandboxConfig) -> None:
 def _check_name(name: str, field: str) -> None:
     if len(name) > LONGEST_NAME or any(character < " " or character == "\x7f" for character in name):
         raise InvalidArgument(f"{field} is longer than {LONGEST_NAME} characters or holds control characters")
+
+
+def _check_ports(mappings: Sequence[PortMapping]) -> None:
+    """Refuse also what plugins refuse, since they do so again when the pod is to be removed."""
+    seen = set()
+    for index, mapping in enumerate(mappings):
+        _check_port(mapping, index)
+        key = (mapping.protocol, mapping.host_ip, mapping.host_port)
+        if mapping.host_port and not mapping.container_port:
+            raise InvalidArgument(
+                f"port_mappings[{index}].container_port is 0, and host_port {mapping.host_port} has to lead to a port"
+            )
+        if mapping.host_port and key in seen:
+            raise InvalidArgument(f"port_mappings[{index}].host_port {mapping.host_port} is mapped already")
+        seen.add(key)
 
 
 def _check_port(mapping: PortMapping, index: int) -> None:

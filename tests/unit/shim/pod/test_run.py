@@ -6,6 +6,7 @@ import pytest
 
 from shim.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, WherryError
 from shim.gen.runtime.v1 import api_pb2
+from shim.pod.capabilities import parse_quantity
 from shim.pod.remove import remove_pod_sandbox
 from shim.pod.run import run_pod_sandbox
 from shim.pod.stop import stop_pod_sandbox
@@ -46,6 +47,11 @@ async def test_the_plugins_learn_about_the_pod(world):
     assert capabilities["bandwidth"]["ingressRate"] == 10_000_000
     assert capabilities["bandwidth"]["egressRate"] == 1024
     assert capabilities["dns"] == {"servers": ["1.2.3.4"], "searches": ["a.b"], "options": []}
+
+
+@pytest.mark.parametrize(("text", "rate"), [("500m", 1), ("1.5k", 1500), ("2e6", 2_000_000), ("1n", 1)])
+def test_a_rate_below_one_bit_is_one_bit_as_kubernetes_rounds(text, rate):
+    assert parse_quantity(text, "x") == rate
 
 
 async def test_a_host_network_pod_gets_no_network(world):

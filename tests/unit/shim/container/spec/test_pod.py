@@ -136,6 +136,8 @@ MAPS = {"hostId": 100000, "containerId": 0, "length": 65536}
         ({"logDirectory": "relative"}, "log_directory"),
         ({"portMappings": [{"containerPort": 70000}]}, r"port_mappings\[0\].container_port"),
         ({"portMappings": [{"containerPort": 80, "hostPort": -1}]}, r"port_mappings\[0\].host_port"),
+        ({"portMappings": [{"hostPort": 80}]}, r"port_mappings\[0\].container_port is 0"),
+        ({"portMappings": [{"containerPort": port, "hostPort": 8080} for port in (80, 81)]}, "8080 is mapped already"),
         ({"portMappings": [{"protocol": 9}]}, "protocol 9"),
         ({"portMappings": [{"hostIp": "localhost"}]}, "host_ip"),
         ({"linux": {"cgroupParent": "/a/../b"}}, "cgroup_parent"),
