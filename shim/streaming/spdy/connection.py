@@ -125,6 +125,8 @@ class Connection:
 
     def _carried(self, event: StreamAccepted | HeadersAdded | Data) -> Event | None:
         number = event.stream_id
+        if number == 0:
+            raise ProtocolError(f"{type(event).__name__} came on stream 0, which is the connection itself")
         state = self._streams.get(number)
         if state is None:
             if self._never_was(number):

@@ -185,7 +185,6 @@ OPEN = spdy.StreamOpened(stream_id=1)
     ("frames", "status"),
     [
         ((spdy.Data(stream_id=1, data=b"x"),), spdy.ResetStatus.INVALID_STREAM),
-        ((spdy.Data(stream_id=0, data=b"x"),), spdy.ResetStatus.INVALID_STREAM),
         ((spdy.Data(stream_id=2, data=b"x"),), spdy.ResetStatus.INVALID_STREAM),
         ((spdy.StreamAccepted(stream_id=2),), spdy.ResetStatus.INVALID_STREAM),
         ((spdy.HeadersAdded(stream_id=9),), spdy.ResetStatus.INVALID_STREAM),
@@ -199,6 +198,7 @@ def test_faults_of_one_stream(frames: tuple[spdy.Event, ...], status: spdy.Reset
     last = events_of(server, raw(*frames))[-1]
     assert isinstance(last, spdy.Refused)
     assert last.status is status
+    assert server.send(spdy.StreamReset(stream_id=last.stream_id, status=last.status))
     assert server.streams == 0
     assert events_of(server, raw(spdy.Ping(ping_id=1))) == [spdy.Ping(ping_id=1)]
 
@@ -219,6 +219,9 @@ def test_data_before_the_reply_is_a_fault_of_the_acceptor() -> None:
         (spdy.StreamOpened(stream_id=5), spdy.StreamOpened(stream_id=3)),
         (spdy.StreamReset(stream_id=1),),
         (spdy.StreamReset(stream_id=0),),
+        (spdy.Data(stream_id=0, data=b"x"),),
+        (spdy.StreamAccepted(stream_id=0),),
+        (spdy.HeadersAdded(stream_id=0),),
         (OPEN, spdy.WindowGrown(stream_id=1, delta=0)),
         (spdy.WindowGrown(stream_id=5, delta=1),),
     ],
