@@ -89,4 +89,14 @@ def user_mappings(inputs: SpecInputs) -> dict[str, Any]:
         return {}
     if not inputs.features.user_namespaces:
         raise InvalidArgument("namespace_options.userns_options asks for a user namespace, which the runtime handler lacks")
+    _check_mapped("user", (inputs.user.uid,), options.uids)
+    _check_mapped("group", inputs.user.groups, options.gids)
     return {"uidMappings": id_mappings(options.uids), "gidMappings": id_mappings(options.gids)}
+
+
+def _check_mapped(kind: str, ids: Iterable[int], mappings: Iterable[IDMapping]) -> None:
+    ranges = [range(x.container_id, x.container_id + x.length) for x in mappings]
+    for value in ids:
+        if not any(value in one for one in ranges):
+            known = ", ".join(f"{one.start}..{one.stop - 1}" for one in ranges)
+            raise InvalidArgument(f"the container's {kind} {value} is not in the pod's user namespace, which has {known}")

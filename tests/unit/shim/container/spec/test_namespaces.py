@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from shim.container.spec.build import build_spec
-from shim.errors import FailedPrecondition
+from shim.container.spec.inputs import HandlerFeatures, ResolvedUser
+from shim.errors import FailedPrecondition, InvalidArgument
 
 
 def namespaces(kit, own=None, pod=None, **changes):
@@ -62,3 +63,27 @@ def test_without_pins_namespaces_are_new_and_named(kit):
     found, spec = namespaces(kit, None, {"pid": "CONTAINER"}, pod_namespaces={})
     assert found == BASE | dict.fromkeys(("network", "uts", "ipc", "pid"), "new")
     assert spec["hostname"] == "pod-host"
+
+
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        (ResolvedUser(uid=65535, gid=7, groups=(7, 65535)), ""),
+        (ResolvedUser(uid=65536), "user 65536 is not in the pod's user namespace, which has 0..65535"),
+        (ResolvedUser(uid=1, gid=70000, groups=(70000,)), "group 70000 is not"),
+        (ResolvedUser(uid=1, gid=1, groups=(1, 70000)), "group 70000 is not"),
+    ],
+)
+def test_ids_that_the_pod_s_user_namespace_lacks(kit, user, message):
+    maps = [{"hostId": 100000, "containerId": 0, "length": 65536}]
+    given = kit.inputs(
+        None,
+        kit.security(namespaceOptions={"usernsOptions": {"mode": "POD", "uids": maps, "gids": maps}}),
+        user=user,
+        features=HandlerFeatures(user_namespaces=True),
+    )
+    if not message:
+        assert build_spec(given)["process"]["user"]["uid"] == 65535
+        return
+    with pytest.raises(InvalidArgument, match=message):
+        build_spec(given)
