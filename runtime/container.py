@@ -157,6 +157,7 @@ def delete_container(state_root: str, container_id: str, *, force: bool) -> None
         if not force:
             raise
         remove_folder(folder)
+        caution(f"what container {container_id!r} ran, and its cgroups, are not known any more and may be left")
         return
     abandoned = state.status == "creating" and not alive(state.creator_pid, state.creator_start)
     if state.status not in ("created", "stopped") and not abandoned and not force:

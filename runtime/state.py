@@ -121,11 +121,7 @@ def save(state_root: str, state: ContainerState) -> None:
     record["hooks"] = {kind: [as_dict(hook) for hook in hooks] for kind, hooks in as_dict(state.hooks).items() if hooks}
     scratch = os.path.join(folder, f".{STATE_FILE}")
     try:
-        fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, jsonlite.dumps(record).encode())
-        finally:
-            os.close(fd)
+        write_file(scratch, jsonlite.dumps(record).encode())
         os.rename(scratch, os.path.join(folder, STATE_FILE))
     except OSError as error:
         raise RuntimeFault.from_os(error, "save the container's state") from error
@@ -135,6 +131,20 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return list(value)
     return as_dict(value) if isinstance(value, Record) else value
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Make all of `data` the content of a file of root's alone, or raise OSError.
+
+    write(2) takes a part of it where the file system has no room for more, and says so only when it is asked again.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+    finally:
+        os.close(fd)
 
 
 def read_file(path: str) -> bytes:

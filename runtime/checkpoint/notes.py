@@ -8,7 +8,7 @@ from runtime.apply.faults import Step
 from runtime.errors import SpecFault
 from runtime.jsonlite import dumps, loads
 from runtime.plan.checkpoint import External
-from runtime.state import read_file
+from runtime.state import read_file, write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,11 +25,7 @@ def write(folder: str, mounts: tuple[External, ...], streams: tuple[str, ...]) -
     for name, value in ((DESCRIPTORS, list(streams)), (MOUNTS, named)):
         path = os.path.join(folder, name)
         with Step("write what the restore must know", path):
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(fd, dumps(value).encode("utf-8", "surrogateescape"))
-            finally:
-                os.close(fd)
+            write_file(path, dumps(value).encode("utf-8", "surrogateescape"))
 
 
 def read_streams(folder: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from runtime.plan.launch import LaunchPlan, plan_launch
 from runtime.privilege import Standing, standing
 from runtime.record import replace
 from runtime.spec.words import NOTIFY
-from runtime.state import CLOSED_GATE, FILTER_FILE, GATE, NOTIFY_FOLDER, ContainerState, container_dir, read_file, reserve, save
+from runtime.state import CLOSED_GATE, GATE, NOTIFY_FOLDER, ContainerState, container_dir, read_file, reserve, save
 from runtime.undo import Descriptors, Undo
 
 TYPE_CHECKING = False
@@ -368,17 +368,16 @@ def compile_filter(seccomp: Seccomp | None, folder: str) -> bytes:
         return b""
     from runtime.kernel.seccomp import FILTER_FLAGS
     from runtime.plan.seccomp import compile_filter as compile_profile
+    from runtime.state import FILTER_FILE, write_file
 
     flags = sum(FILTER_FLAGS[flag] for flag in seccomp.flags)
     if _listener(seccomp) is not None:
         flags = flags & ~FILTER_FLAGS["SECCOMP_FILTER_FLAG_TSYNC"] | FILTER_FLAGS["SECCOMP_FILTER_FLAG_NEW_LISTENER"]
     step(f"seccomp filter flags: {flags & ~FILTER_FLAGS['SECCOMP_FILTER_FLAG_TSYNC']}")
     payload = flags.to_bytes(8, "little") + compile_profile(seccomp)
-    fd = os.open(os.path.join(folder, FILTER_FILE), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, payload)
-    finally:
-        os.close(fd)
+    path = os.path.join(folder, FILTER_FILE)
+    with Step("keep the seccomp filter for later", path):
+        write_file(path, payload)
     return payload
 
 

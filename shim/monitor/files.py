@@ -6,6 +6,7 @@ import contextlib
 import os
 
 from runtime import jsonlite
+from runtime.state import write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,11 +21,7 @@ SOCKET = "monitor.sock"
 def write_json(path: str, value: Any) -> None:
     """Replace the file at `path` atomically (rename(2)); raise OSError. The directory is a tmpfs: there is nothing to sync."""
     fresh = f"{path}.new"
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        os.write(fd, jsonlite.dumps(value).encode())
-    finally:
-        os.close(fd)
+    write_file(fresh, jsonlite.dumps(value).encode())
     os.rename(fresh, path)
 
 

@@ -101,8 +101,32 @@ def test_a_state_that_is_none_is_deleted(ours: Oci, text: str) -> None:
         assert (done.returncode, done.stderr.count("level=error")) == (1, 1), (command, done.stderr)
         assert "defect" not in done.stderr
     ours.ok("list")
-    ours.ok("delete", "--force", name)
+    done = ours.call("delete", "--force", name)
+    assert (done.returncode, done.stderr.count("level=warning")) == (0, 1)
+    assert "are not known any more" in done.stderr
     assert os.listdir(ours.root) == []
+
+
+@pytest.mark.parametrize("pages", [1, 3, 4])
+def test_a_state_directory_that_is_full(ours: Oci, pages: int) -> None:
+    """A state that is saved in part would be none, and what runs would be known to nobody."""
+    page = os.sysconf("SC_PAGESIZE")
+    ours.root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={pages * page}", "none", ours.root], check=True)
+    try:
+        ours.config["annotations"] = {"org.example": "x" * page}
+        ours.config["linux"]["seccomp"] = {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}],
+        }
+        done = ours.run("true")
+        assert done.returncode == (pages < 4), done.stderr
+        if done.returncode:
+            assert done.stderr.count("level=error") == 1
+            assert "no space left on device" in done.stderr
+        assert os.listdir(ours.root) == []
+    finally:
+        subprocess.run(["umount", ours.root], check=True)
 
 
 def test_a_state_that_was_never_written_is_deleted(ours: Oci) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from runtime.launch.preload import forbid_imports
 from runtime.launch.program import find_program
 from runtime.record import replace
 from runtime.spec.lasting import Hook, Hooks
-from runtime.state import CLOSED_GATE, GATE, ContainerState, alive, container_dir, load, load_all, reserve, save
+from runtime.state import CLOSED_GATE, GATE, ContainerState, alive, container_dir, load, load_all, reserve, save, write_file
 from runtime.undo import Descriptors, Undo
 
 
@@ -278,3 +279,36 @@ def test_programs_are_found_on_the_path(tmp_path):
         find_program("tool", str(tmp_path))
     (tmp_path / "tool").chmod(0o755)
     assert find_program("tool", f"/bin:{tmp_path}") == str(tmp_path / "tool")
+
+
+def fill_disk(monkeypatch, room):
+    """Let os.write take `room` more bytes: what there is room for first, and an error only the next time (write(2))."""
+    write = os.write
+    left = [room]
+
+    def full(fd, data):
+        part = bytes(data[: left[0]])
+        if not part:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left[0] -= len(part)
+        return write(fd, part)
+
+    monkeypatch.setattr(os, "write", full)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    fill_disk(monkeypatch, 10)
+    write_file(str(tmp_path / "fits"), b"12345")
+    assert (tmp_path / "fits").read_bytes() == b"12345"
+    with pytest.raises(OSError, match="No space left"):
+        write_file(str(tmp_path / "file"), b"123456")
+
+
+def test_a_state_that_has_no_room_is_not_saved(tmp_path, monkeypatch):
+    reserve(str(tmp_path), "c1")
+    state = ContainerState(oci_version="1.0.2", id="c1", bundle="/b", rootfs="/b/rootfs", created="now")
+    save(str(tmp_path), state)
+    fill_disk(monkeypatch, 9)
+    with pytest.raises(RuntimeFault, match="save the container's state"):
+        save(str(tmp_path), replace(state, pid=7))
+    assert load(str(tmp_path), "c1").pid == 0
