@@ -263,15 +263,21 @@ def _fork(inherited: Inherited) -> int:
 
 def _await_init(plan: LaunchPlan, link: Link, child: int, cgroup: Cgroup) -> int:
     """Place stage1 and write maps when asked, and give the id of the init that it forked before it ended."""
-    kind, payload = link.receive(protocol.PLACE, protocol.MAP, protocol.CHILD)
-    if kind == protocol.PLACE:
-        cgroup.place(child)
-        link.send(protocol.PLACED)
-        kind, payload = link.receive(protocol.MAP, protocol.CHILD)
-    if kind == protocol.MAP:
-        write_maps(plan, child)
-        link.send(protocol.MAPPED)
-        kind, payload = link.receive(protocol.CHILD)
+    from runtime.launch.staging import Stage
+
+    stage = Stage(link, child)
+    try:
+        kind, payload = stage.receive(protocol.PLACE, protocol.MAP, protocol.CHILD)
+        if kind == protocol.PLACE:
+            cgroup.place(child)
+            link.send(protocol.PLACED)
+            kind, payload = stage.receive(protocol.MAP, protocol.CHILD)
+        if kind == protocol.MAP:
+            write_maps(plan, child)
+            link.send(protocol.MAPPED)
+            kind, payload = stage.receive(protocol.CHILD)
+    finally:
+        stage.close()
     os.waitpid(child, 0)
     return int(payload)
 

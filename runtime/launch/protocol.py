@@ -128,14 +128,19 @@ class Link:
         return kind, payload
 
     def receive_any(self) -> tuple[bytes, bytes]:
-        """Wait for any message; two empty values at the end; raise the fault the other side sent."""
-        message = b""
+        """Wait for any message; two empty values at the end; raise the fault the other side sent.
+
+        An end with something unread is no good one: ProtocolFault.
+        """
+        message, unread = b"", False
         for _ in range(_RESETS):
             try:
                 message = self.socket.recv(_LIMIT)
                 break
             except ConnectionResetError:
-                continue  # the peer ended with something unread; what it said before is still to come
+                unread = True  # what the peer said before is still to come
+        if unread and not message:
+            raise ProtocolFault(f"{self.peer} ended before it heard what it was told", step="wait for a message")
         kind, _, payload = message.partition(b"\0")
         if kind == FAULT:
             raise from_value(loads(payload))

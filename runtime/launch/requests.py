@@ -8,6 +8,7 @@ import os
 from runtime.apply.faults import Step
 from runtime.apply.idmap import IdMaps
 from runtime.apply.mounts import clone_bind
+from runtime.errors import ProtocolFault
 from runtime.kernel import userns
 from runtime.kernel.fork import fork
 from runtime.kernel.namespace import CLONE_NEWNET, CLONE_NEWNS, setns
@@ -36,8 +37,9 @@ def serve(plan: LaunchPlan, link: Link, pid: int, kind: bytes, payload: bytes) -
 def _clone_source(plan: LaunchPlan, link: Link, pid: int, index: int) -> None:
     """Clone a bind's source in init's mount namespace, map its ids, and send it: in a child, which then ends."""
     one = plan.mounts[index]
-    target = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    user = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    with Step(f"open the namespaces of init, process {pid}"):
+        target = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        user = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     id_maps = IdMaps(plan.namespaces, user)
     id_map = one.id_map
 
@@ -54,9 +56,12 @@ def _clone_source(plan: LaunchPlan, link: Link, pid: int, index: int) -> None:
     child = fork()
     if child == 0:
         guarded(link, work)
-    os.waitpid(child, 0)
+    status = os.waitpid(child, 0)[1]
     os.close(target)
     os.close(user)
+    if os.WIFSIGNALED(status):  # init would wait for ever; what failed otherwise it has been told
+        signal = os.WTERMSIG(status)
+        raise ProtocolFault(f"the process that cloned it was ended by signal {signal}", step="clone a source", path=one.source)
 
 
 def move_devices(devices: tuple[NetDevice, ...], pid: int) -> None:

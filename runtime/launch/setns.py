@@ -253,6 +253,8 @@ def _fork_twice(job: Exec, ours: Link, undo: Undo) -> Generator[int, None, int]:
     CAP_SYS_PTRACE could look into a process that is already among its own but has still the host's root, working directory and
     descriptors.
     """
+    from runtime.launch.staging import Stage
+
     stage1 = _fork_placed(job)
     if stage1 == 0:
         guarded(job.link, lambda: _stage1(job))
@@ -260,13 +262,17 @@ def _fork_twice(job: Exec, ours: Link, undo: Undo) -> Generator[int, None, int]:
     if started is not None:  # a caller with a loop may reap it at any moment, and its number be used again
         undo.push("the first process", lambda: end_process(stage1, started[1]))
     job.link.close()
-    yield ours.socket.fileno()
-    kind, payload = ours.receive(protocol.PLACE, protocol.CHILD)
-    if kind == protocol.PLACE and job.cgroup is not None:
-        job.cgroup.place(stage1)
-        ours.send(protocol.PLACED)
-        yield ours.socket.fileno()
-        payload = ours.receive(protocol.CHILD)[1]
+    stage = Stage(ours, stage1)
+    try:
+        yield stage.fileno()
+        kind, payload = stage.receive(protocol.PLACE, protocol.CHILD)
+        if kind == protocol.PLACE and job.cgroup is not None:
+            job.cgroup.place(stage1)
+            ours.send(protocol.PLACED)
+            yield stage.fileno()
+            payload = stage.receive(protocol.CHILD)[1]
+    finally:
+        stage.close()
     pid = int(payload)
     try:  # noqa: SIM105 - contextlib costs an import
         os.waitpid(stage1, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -150,6 +151,22 @@ def test_what_the_kernel_refuses_is_named(ours: Oci, change: dict[str, Any], wor
     done = ours.run("true")
     assert done.returncode != 0
     assert words in done.stderr
+
+
+def test_a_state_from_before_a_reboot_is_deleted_and_who_has_its_numbers_now_lives(ours: Oci) -> None:
+    name = ours.start("sleep", "100")
+    path = ours.root / name / "state.json"
+    record = path.read_text()
+    ours.ok("delete", "--force", name)
+    (ours.root / name).mkdir()
+    with subprocess.Popen(["sleep", "100"]) as other:
+        numbers = {"pid": other.pid, "creator_pid": other.pid}
+        path.write_text(json.dumps(json.loads(record) | numbers))
+        assert ours.state(name)["status"] == "stopped"
+        ours.ok("delete", name)
+        assert not (ours.root / name).exists()
+        assert other.poll() is None
+        other.kill()
 
 
 @pytest.mark.skipif(os.path.exists("/sys/fs/selinux"), reason="this host has SELinux")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import EACCES, EBUSY, EEXIST, EINVAL, ENOENT, EPERM, EROFS
+from errno import EACCES, EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM, EROFS
 
 from runtime.apply.cgroup import files
 from runtime.apply.cgroup.detect import detect
@@ -147,7 +147,11 @@ class Cgroup:
         if "cpuset" in key.split(","):
             self._inherit_cpuset(chain[-1])
         elif key == UNIFIED and self.layout.kind == "v2":
-            self._hand_down(chain[-1], None)
+            try:
+                self._hand_down(chain[-1], None)
+            except OSError as error:
+                if error.errno != EOPNOTSUPP:  # a threaded cgroup above does not tell its processes
+                    raise
             if files.read(chain[-1], "cgroup.type").strip() == "domain invalid":
                 detail = "a cgroup above it is threaded or has processes beside controllers for others: choose another place"
                 raise CgroupFault(detail, step="make the container's cgroup", path=chain[-1])

@@ -18,10 +18,12 @@ from runtime.kernel.spawn import spawn, wait
 from runtime.launch import gate, protocol
 from runtime.launch.preload import forbid_imports
 from runtime.launch.program import find_program
+from runtime.launch.staging import Stage
 from runtime.record import replace
 from runtime.spec.lasting import Hook, Hooks
 from runtime.state import CLOSED_GATE, GATE, ContainerState, alive, container_dir, load, load_all, reserve, save, write_file
 from runtime.undo import Descriptors, Undo
+from tests.system.oci_kills import MESSAGES
 
 
 @pytest.fixture
@@ -312,3 +314,37 @@ def test_a_state_that_has_no_room_is_not_saved(tmp_path, monkeypatch):
     with pytest.raises(RuntimeFault, match="save the container's state"):
         save(str(tmp_path), replace(state, pid=7))
     assert load(str(tmp_path), "c1").pid == 0
+
+
+def test_somebody_is_killed_at_every_message():
+    known = {value.decode() for name, value in vars(protocol).items() if name.isupper() and isinstance(value, bytes)}
+    assert {message for messages in MESSAGES.values() for message in messages} == known
+
+
+def test_a_peer_that_ends_with_something_unread_did_not_end_well(links):
+    ours, theirs = links
+    ours.send(protocol.GO)
+    theirs.close()
+    with pytest.raises(ProtocolFault, match="before it heard"):
+        ours.receive_any()
+
+
+def test_the_end_of_stage1_is_heard_although_another_holds_its_end_of_the_link(links):
+    ours, _ = links
+    for says in (False, True):
+        child = fork()
+        if child == 0:
+            if says:
+                links[1].send(protocol.CHILD, b"7")
+            os._exit(0)
+        stage = Stage(ours, child)
+        try:
+            if says:
+                os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+                assert stage.receive(protocol.CHILD) == (protocol.CHILD, b"7")
+            else:
+                with pytest.raises(ProtocolFault, match="stage1 ended while 'child'"):
+                    stage.receive(protocol.CHILD)
+        finally:
+            stage.close()
+            os.waitpid(child, 0)
