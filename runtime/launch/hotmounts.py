@@ -19,7 +19,7 @@ from runtime.launch.guarded import guarded
 from runtime.launch.inherited import settle
 from runtime.plan.mounts import plan_mounts
 from runtime.plan.namespaces import plan_namespaces
-from runtime.spec.model import Linux, Namespace, Root, Spec
+from runtime.spec.model import Linux, Mount, Namespace, Root, Spec
 from runtime.state import load
 from runtime.undo import Descriptors, Undo
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runtime.plan.mounts import MountPlan
-    from runtime.spec.model import Mount
     from runtime.state import ContainerState
 
 
@@ -47,7 +46,8 @@ def add_mounts(state_root: str, container_id: str, mounts: tuple[Mount, ...]) ->
 def remove_mounts(state_root: str, container_id: str, mounts: tuple[Mount, ...]) -> None:
     """Unmount what lies on these mounts' destinations, the last first; raise RuntimeFault at the first that is no mount."""
     state = _running(state_root, container_id)
-    destinations = [plan.destination for plan in _plans(state, mounts)]
+    places = tuple(Mount(destination=one.destination, type="tmpfs") for one in mounts)  # what lies there need not be told
+    destinations = [plan.destination for plan in _plans(state, places)]
 
     def work() -> None:
         for path in reversed(destinations):
@@ -70,7 +70,10 @@ def _plans(state: ContainerState, mounts: tuple[Mount, ...]) -> tuple[MountPlan,
     user = Namespace(type="user", path=f"/proc/{state.pid}/ns/user")  # what an idmap without ranges of its own means
     linux = Linux(namespaces=(user,) if "user" in state.namespaces else ())
     spec = Spec(oci_version=state.oci_version, root=Root(path=state.rootfs), mounts=mounts, linux=linux)
-    plans = plan_mounts(spec, state.bundle)
+    try:
+        plans = plan_mounts(spec, state.bundle)
+    except SpecFault as fault:
+        raise SpecFault(fault.message, pointer=fault.pointer.removeprefix("/mounts"), document="mounts") from None
     for index, plan in enumerate(plans):
         if plan.kind == "cgroup":
             raise SpecFault("a cgroup cannot be mounted into a running container", pointer=f"/{index}", document="mounts")

@@ -71,3 +71,18 @@ def test_all_or_none(ours: Oci) -> None:
     assert done.returncode == 1
     assert "nosuchfs" in done.stderr
     assert ours.ok("exec", name, "cat", "/proc/self/mountinfo") == before
+
+
+def test_a_destination_is_enough_to_remove(ours: Oci) -> None:
+    (ours.rootfs / "mnt").mkdir(exist_ok=True)
+    name = ours.start("sleep", "100")
+    ours.ok("mounts", "add", name, listed(ours.bundle, {"destination": "/mnt", "type": "tmpfs", "source": "tmpfs"}))
+    ours.ok("mounts", "remove", name, listed(ours.bundle, {"destination": "/mnt"}))
+    assert " /mnt " not in ours.ok("exec", name, "cat", "/proc/self/mountinfo")
+
+
+def test_a_fault_names_the_list_it_is_in(ours: Oci) -> None:
+    name = ours.start("sleep", "100")
+    done = ours.call("mounts", "add", name, listed(ours.bundle, {"destination": "/mnt"}))
+    assert done.returncode == 1
+    assert "mounts: /0/type: a mount that is no bind needs a type" in done.stderr
