@@ -34,7 +34,8 @@ A user namespace wants one more process, for what happens before GO:
       │ ── GO ───────────────────────────────────────────────────────▶│ and so on, as above
 
 Any of them may send FAULT (a runtime.errors value) and end. The link is one SEQPACKET socket; its end means that the other
-side died: init then ends by itself at any phase before READY, so a killed creator leaves nothing that runs.
+side died: init then ends by itself at any phase before READY, so a killed creator leaves nothing that runs. stage1 shares its
+end with the init it forked, so its creator watches the process too until CHILD (runtime.launch.staging).
 
 With a seccomp listener, LISTENER number comes before READY, or, where the filter would be in the way of the wait, after GO at
 the gate; in the link of an exec before execve(2). TAKEN answers it once the agent has the descriptor.
