@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MOST_CPUS = 1024
 """Bits of glibc's cpu_set_t; the kernel takes those it has (sched_setaffinity(2))."""
+_NS_GET_PARENT = 0xB702
 FOR_CHILDREN = ("pid", "time")
 
 
@@ -97,10 +98,29 @@ def enter_user_namespace(inherited: Inherited) -> list[tuple[str, int]]:
             raise RuntimeFault.from_os(error, f"join the {kind} namespace") from error
     if inherited.user_fd >= 0:
         with Step("join the user namespace", plan.user_path):
+            judged = _maps_are_ours(inherited)
             setns(inherited.user_fd, CLONE_NEWUSER)
-        _require_maps(inherited)
+        if judged:
+            _require_maps(inherited)
     make(list(plan.new))  # one call: the kernel makes the user namespace first, and the others belong to it
     return later
+
+
+def _maps_are_ours(inherited: Inherited) -> bool:
+    """Tell whether the document has mappings, and the map files inside will name ids of our namespace, as it does.
+
+    They name ids of the namespace around, which need not be this process's (user_namespaces(7), ioctl_nsfs(2)).
+    """
+    linux = inherited.plan.spec.linux
+    if not (linux.uid_mappings or linux.gid_mappings):
+        return False
+    from fcntl import ioctl
+
+    around = ioctl(inherited.user_fd, _NS_GET_PARENT)
+    try:
+        return os.path.samestat(os.fstat(around), os.stat("/proc/self/ns/user"))
+    finally:
+        os.close(around)
 
 
 def _require_maps(inherited: Inherited) -> None:

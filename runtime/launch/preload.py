@@ -57,7 +57,7 @@ def _of_launch(plan: LaunchPlan) -> Iterator[str]:
         yield "runtime.apply.scheduling"
     if plan.spec.hostname or plan.spec.domainname:
         yield "runtime.kernel.uts"
-    if "network" in plan.namespaces.new:
+    if "network" in plan.namespaces.new or plan.namespaces.user_path:
         yield from ("fcntl", "runtime.kernel.loopback")
     if hooks.create_container or hooks.start_container:
         yield from ("select", "runtime.launch.hooks")

@@ -43,7 +43,7 @@ def pod_files(directory: str, shm: str) -> PodFiles:
 def write_file(path: str, content: bytes, mode: int) -> None:
     """Write a new file or replace its content; not synced, because a lost file is made again."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    with open(fd, "wb", buffering=0) as file:
+    with open(fd, "wb") as file:
         file.write(content)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import snapshot
+from tests.support.wait import wait_for
 from tests.system.test_oci_root import bind
 
 if TYPE_CHECKING:
@@ -257,3 +258,21 @@ def test_mappings_beside_the_path_of_a_user_namespace(ours: Oci, own: bool) -> N
     done = ours.run("true")
     assert done.returncode == 1
     assert "is not how the namespace that is named by its path is mapped" in done.stderr
+
+
+def test_mappings_beside_the_path_of_a_user_namespace_in_another_are_the_host_s(ours: Oci) -> None:
+    """Inside, uid_map names ids of the namespace around it (user_namespaces(7)); config.json names ids of the runtime's."""
+    in_user_namespace(ours)
+    pid = str(ours.state(ours.start("sleep", "100"))["pid"])
+    inner = subprocess.Popen(["nsenter", "--user", "--target", pid, "unshare", "--user", "--map-root-user", "sleep", "100"])
+    try:
+        map_file = Path(f"/proc/{inner.pid}/uid_map")
+        wait_for(lambda: map_file.read_text().split()[2:] == ["1"], "unshare to map its namespace")
+        others = [one for one in ours.config["linux"]["namespaces"] if one["type"] != "user"]
+        ours.config["linux"]["namespaces"] = [*others, {"type": "user", "path": f"/proc/{inner.pid}/ns/user"}]
+        seen_from_here = [{"containerID": 0, "hostID": int(map_file.read_text().split()[1]), "size": 1}]
+        ours.config["linux"] |= {"uidMappings": seen_from_here, "gidMappings": seen_from_here}
+        assert ours.output("id", "-u") == "0\n"
+    finally:
+        inner.kill()
+        inner.wait()
