@@ -211,9 +211,11 @@ spec_dirs = ["{self.folder}/cdi", "{self.folder}/cdi.run"]
 class Containerd(Endpoint):
     """A private containerd with one runtime (runc, crun …) as the default, standard CNI plugins and no registry access."""
 
-    def __init__(self, name: str, subnet: str, *, runtime: str = "runc", binary: str = "") -> None:
+    def __init__(self, name: str, subnet: str, *, runtime: str = "runc", binary: str = "", tidy: bool = True) -> None:
+        """`tidy`: what it leaves is told by scrub(); calls that are cancelled leave its own runtime's cgroups and processes."""
         super().__init__(name, subnet)
         self.runtime = runtime
+        self._tidy = tidy
         daemon = binary or find_tool("containerd")
         conf_dir = self.folder / "net.d"
         conf_dir.mkdir()
@@ -274,7 +276,7 @@ disabled_plugins = {disabled}
     def scrub(self) -> list[str]:
         """Also end the shims: they outlive containerd by design."""
         found = super().scrub()
-        return [thing for thing in found if "containerd-shim" not in thing]
+        return [thing for thing in found if self._tidy and "containerd-shim" not in thing]
 
 
 BUSYBOX = "docker.io/library/busybox:latest"

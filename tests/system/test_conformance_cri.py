@@ -37,6 +37,7 @@ def judge(endpoint: Endpoint, *arguments: str) -> dict[str, int]:
     return {word: int(number) for number, word in re.findall(r"(\d+) (\w+)", summary)}
 
 
+@pytest.mark.parametrize("containerd", [{"tidy": False}], indirect=True)
 def test_wherryd_passes_whole_and_containerd_but_for_the_table(
     wherryd: Wherryd, containerd: Containerd, tmp_path: Path
 ) -> None:
