@@ -23,7 +23,7 @@ from tests.vm import image, machine
 if TYPE_CHECKING:
     from tests.vm.image import Image
 
-SECONDS = 900.0
+SECONDS = 1800.0
 """The longest of the runs takes two to three minutes; other load on the machine slows it down."""
 PYTEST = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "vm", "--durations=5")
 TESTS = (*PYTEST, "tests/system", "tests/vm/inside")
