@@ -23,6 +23,7 @@ import signal
 import socket
 import sys
 
+from runtime.errors import RuntimeFault
 from runtime.kernel import pidfd
 from runtime.kernel.heap import trim
 from runtime.kernel.prctl import set_child_subreaper
@@ -149,7 +150,7 @@ class _Nursery:
             try:
                 pid = _fork(None, theirs.fileno())
                 return pid, os.pidfd_open(pid), ours
-            except OSError:
+            except (OSError, RuntimeFault):
                 ours.close()  # the next pod will tell
                 return None
 
