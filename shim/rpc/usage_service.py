@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from shim.pod.node import Node
 
+LOOK_SECONDS = 5.0
+
 
 class UsageService:
     """Decode, call, encode."""
@@ -59,7 +61,8 @@ class UsageService:
         self, _request: api_pb2.ListMetricDescriptorsRequest
     ) -> api_pb2.ListMetricDescriptorsResponse:
         """Give the names, meanings and labels of the metrics."""
-        return api_pb2.ListMetricDescriptorsResponse(descriptors=descriptors(self._node.stats.metrics, untold()))
+        missing = await self._node.in_thread(untold, LOOK_SECONDS, "looking at the kernel's control groups")
+        return api_pb2.ListMetricDescriptorsResponse(descriptors=descriptors(self._node.stats.metrics, missing))
 
     async def list_pod_sandbox_metrics(
         self, _request: api_pb2.ListPodSandboxMetricsRequest
