@@ -135,3 +135,12 @@ def shared(runtime: Runtime, busybox: Path, scratch: Path) -> Iterator[Callable[
     left = [thing for case in made for thing in case.close()]
     if left:
         pytest.fail("left behind after delete (runtime.md#delete):\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture
+def source(case: Case) -> Path:
+    """Make a folder of the host to be mounted."""
+    folder = case.bundle / "source"
+    folder.mkdir()
+    (folder / "file").write_text("host's\n")
+    return folder

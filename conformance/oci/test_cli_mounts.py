@@ -24,15 +24,6 @@ def offered(case: Case) -> None:
         pytest.skip(f"{case.runtime.name} has no command mounts")
 
 
-@pytest.fixture
-def source(case: Case) -> Path:
-    """Make a folder of the host to be mounted."""
-    folder = case.bundle / "source"
-    folder.mkdir()
-    (folder / "file").write_text("host's\n")
-    return folder
-
-
 def listed(case: Case, *mounts: dict[str, Any]) -> str:
     """Write a file of mounts; give its path."""
     path = case.bundle / "mounts.json"

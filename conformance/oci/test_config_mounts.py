@@ -19,15 +19,6 @@ pytestmark = pytest.mark.rule("config.md#mounts")
 TABLE = "cat /proc/self/mountinfo"
 
 
-@pytest.fixture
-def source(case: Case) -> Path:
-    """Make a folder of the host to be mounted."""
-    folder = case.bundle / "source"
-    folder.mkdir()
-    (folder / "file").write_text("host's\n")
-    return folder
-
-
 def test_bind(case: Case, source: Path) -> None:
     """A bind mount shows the source, and what is written goes there."""
     case.mount("/mnt", source, "bind")

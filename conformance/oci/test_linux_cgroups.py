@@ -204,24 +204,8 @@ def test_block_throttle(case: Case) -> None:
     """blockIO.throttle* are set for a device."""
     present("blkio", "blkio.throttle.read_bps_device", "io.max")
     device = host.block_device()
-    entry = {"major": os.major(device), "minor": os.minor(device)}
-    running(
-        case,
-        blockIO={
-            "throttleReadBpsDevice": [entry | {"rate": 1 << 20}],
-            "throttleWriteBpsDevice": [entry | {"rate": 2 << 20}],
-            "throttleReadIOPSDevice": [entry | {"rate": 300}],
-            "throttleWriteIOPSDevice": [entry | {"rate": 400}],
-        },
-    )
-    name = f"{entry['major']}:{entry['minor']}"
-    if host.v2():
-        assert cgroups.value(case, "blkio", "", "io.max") == f"{name} rbps=1048576 wbps=2097152 riops=300 wiops=400"
-    else:
-        files = {"read_bps": 1 << 20, "write_bps": 2 << 20, "read_iops": 300, "write_iops": 400}
-        assert {word: cgroups.value(case, "blkio", f"blkio.throttle.{word}_device", "") for word in files} == {
-            word: f"{name} {rate}" for word, rate in files.items()
-        }
+    running(case, blockIO=cgroups.throttles(device))
+    cgroups.has_throttles(case, device)
 
 
 @pytest.mark.rule("config-linux.md#block-io")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from conformance.oci.support import host
 
@@ -62,6 +62,28 @@ def need_file(controller: str, v1: str, v2: str) -> None:
         name and has_file(controller, v1, v2),
         f"no {name or 'such file on v2' if host.v2() else v1} in the {controller} controller",
     )
+
+
+def throttles(device: int) -> dict[str, Any]:
+    """Give a blockIO that throttles a device (st_rdev) in all four ways; `has_throttles` knows the rates."""
+    entry = {"major": os.major(device), "minor": os.minor(device)}
+    return {
+        "throttleReadBpsDevice": [entry | {"rate": 1 << 20}],
+        "throttleWriteBpsDevice": [entry | {"rate": 2 << 20}],
+        "throttleReadIOPSDevice": [entry | {"rate": 300}],
+        "throttleWriteIOPSDevice": [entry | {"rate": 400}],
+    }
+
+
+def has_throttles(case: Case, device: int) -> None:
+    """Assert that the newest container's cgroup has them."""
+    name = f"{os.major(device)}:{os.minor(device)}"
+    if host.v2():
+        assert value(case, "blkio", "", "io.max") == f"{name} rbps=1048576 wbps=2097152 riops=300 wiops=400"
+        return
+    files = {"read_bps": 1 << 20, "write_bps": 2 << 20, "read_iops": 300, "write_iops": 400}
+    found = {word: value(case, "blkio", f"blkio.throttle.{word}_device", "") for word in files}
+    assert found == {word: f"{name} {rate}" for word, rate in files.items()}
 
 
 def weight_of_shares(shares: int) -> set[str]:
