@@ -25,8 +25,8 @@ def unmap_code() -> None:
     """Take the pages of programs and libraries out of this process (madvise(2), MADV_DONTNEED); those that run on come back.
 
     Their contents stay in the page cache, from where a fault maps sixteen pages at once. Only what may not be written to is
-    asked for: a page that relocation has changed would come back unchanged. Half of what wherryd maps at its start, grpc's
-    static initialisers above all, never runs again.
+    asked for: a page that relocation has changed would come back unchanged. Measured: a third of the code that wherryd has
+    mapped when it serves (16 MB), and more than half of the spawner's (7), is not mapped again by pods that come and go.
     """
     madvise = function("madvise", "lli")
     for first, end in _code():
